@@ -1,0 +1,203 @@
+"""Names and addresses: one function decides what may become part of a subject.
+
+A service called ``*`` or ``a.b`` would turn into a wildcard or into somebody else's subject, and a
+subject of 5,000 characters makes the NATS server close the publisher's connection. So every token
+that a user, a peer or a document supplies passes through :func:`token` before anything else.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from busmesh.errors import InvalidName
+
+#: A DNS label (RFC 1123 section 2.1), as Kubernetes uses it for names.
+_TOKEN = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+DEFAULT_NAMESPACE = "default"
+DEFAULT_MESH = "local"
+#: What ``<service>.<namespace>.mesh`` ends with when a caller writes the long form.
+MESH_SUFFIX = "mesh"
+
+
+def token(value: str, what: str) -> str:
+    """Return ``value`` if it is a DNS label of 1 to 63 characters.
+
+    Args:
+        value: the text that a user, a peer or a document supplied.
+        what: what it names ("service", "instance"), for the error.
+
+    Raises:
+        InvalidName: anything else, wildcards, dots, blanks and capitals included.
+    """
+    if _TOKEN.fullmatch(value) is None:
+        shown = value if len(value) <= 80 else value[:77] + "..."
+        raise InvalidName(
+            f"{what} {shown!r} is not a name",
+            code="BM1001",
+            hint="use 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit",
+        )
+    return value
+
+
+def generated_instance(service: str) -> str:
+    """Return a fresh instance name for ``service``: the service and eight random hex digits."""
+    return f"{service[:54].rstrip('-')}-{secrets.token_hex(4)}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ServiceName:
+    """A service within its namespace; written ``orders`` in the default one, else ``orders.shop``."""
+
+    name: str
+    namespace: str = DEFAULT_NAMESPACE
+
+    @classmethod
+    def parse(cls, text: str, *, namespace: str = DEFAULT_NAMESPACE) -> ServiceName:
+        """Read ``orders``, ``orders.shop`` or ``orders.shop.mesh``; ``namespace`` fills the short form.
+
+        Raises:
+            InvalidName: empty, too many parts, or a part that is no token.
+        """
+        parts = text.split(".")
+        if len(parts) == 3 and parts[2] == MESH_SUFFIX:
+            parts.pop()
+        if len(parts) > 2:
+            raise InvalidName(
+                f"service {text[:80]!r} has too many parts",
+                code="BM1002",
+                hint="write service, service.namespace or service.namespace.mesh",
+            )
+        return cls(
+            token(parts[0], "service"),
+            token(parts[1], "namespace") if len(parts) == 2 else namespace,
+        )
+
+    def __str__(self) -> str:
+        return self.name if self.namespace == DEFAULT_NAMESPACE else f"{self.name}.{self.namespace}"
+
+
+@lru_cache(maxsize=4096)
+def service_of_authority(authority: bytes, namespace: str = DEFAULT_NAMESPACE) -> ServiceName | None:
+    """Return the service that a ``Host`` or authority means, or None if it names none.
+
+    ``orders``, ``orders.default`` and ``orders.default.mesh``, each with or without a port and in
+    any case, mean the same. Cached, because a process sees few different ones; the cache is bounded,
+    because a hostile client may send many.
+    """
+    host, colon, port = authority.partition(b":")
+    if colon and not port.isdigit():
+        return None
+    try:
+        return ServiceName.parse(host.decode("ascii").lower(), namespace=namespace)
+    except (UnicodeDecodeError, InvalidName):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class SpiffeId:
+    """Who a workload or operator is: the one identity type of the mesh (SPIFFE-ID, section 2).
+
+    ``spiffe://<mesh>/ns/<ns>/svc/<service>/i/<instance>`` or ``spiffe://<mesh>/operator/<name>`` or
+    ``spiffe://<mesh>/authority/<name>``.
+    """
+
+    mesh: str
+    service: ServiceName | None = None
+    instance: str = ""
+    operator: str = ""
+    authority: str = ""
+
+    @classmethod
+    def workload(cls, mesh: str, service: ServiceName, instance: str) -> SpiffeId:
+        return cls(mesh, service, token(instance, "instance"))
+
+    @classmethod
+    def parse(cls, uri: str) -> SpiffeId:
+        """Read an ID in exactly one of the three forms.
+
+        Raises:
+            InvalidName: any other URI: another scheme, query, fragment, port, userinfo or form.
+        """
+        bad = InvalidName(f"{uri[:200]!r} is not a SPIFFE ID of a mesh", code="BM1003")
+        try:
+            parts = urlsplit(uri)
+        except ValueError:
+            raise bad from None
+        mesh, path = parts.netloc, parts.path.split("/")
+        try:
+            token(mesh, "mesh")
+            match path:
+                case ["", "ns", namespace, "svc", service, "i", instance]:
+                    name = ServiceName(token(service, "service"), token(namespace, "namespace"))
+                    parsed = cls.workload(mesh, name, instance)
+                case ["", "operator", operator]:
+                    parsed = cls(mesh, operator=token(operator, "operator"))
+                case ["", "authority", authority]:
+                    parsed = cls(mesh, authority=token(authority, "authority"))
+                case _:
+                    raise bad
+        except InvalidName:
+            raise bad from None
+        if str(parsed) != uri:  # a query, fragment, other scheme or spelling was dropped by the parse
+            raise bad
+        return parsed
+
+    def __str__(self) -> str:
+        if self.service is not None:
+            path = f"ns/{self.service.namespace}/svc/{self.service.name}/i/{self.instance}"
+        elif self.operator:
+            path = f"operator/{self.operator}"
+        else:
+            path = f"authority/{self.authority}"
+        return f"spiffe://{self.mesh}/{path}"
+
+
+class Subjects:
+    """Every subject of one mesh. Nothing else in busmesh writes a subject by hand."""
+
+    def __init__(self, mesh: str = DEFAULT_MESH) -> None:
+        self.mesh = token(mesh, "mesh")
+        self.root = f"busmesh.{mesh}"
+        self.revision = f"{self.root}.policy.revision"
+        self.enrol = f"{self.root}.authority.enrol"
+        self.renew = f"{self.root}.authority.renew"
+        self.roll_call = f"{self.root}.roll"
+        self.policy_stream = f"BUSMESH_{mesh}_POLICY"
+
+    def member(self, service: ServiceName, instance: str) -> str:
+        return f"{self.root}.member.{service.namespace}.{service.name}.{token(instance, 'instance')}"
+
+    def members(self, service: ServiceName) -> str:
+        return f"{self.root}.member.{service.namespace}.{service.name}.*"
+
+    def who(self, service: ServiceName) -> str:
+        return f"{self.root}.who.{service.namespace}.{service.name}"
+
+    def relay(self, instance: str) -> str:
+        return f"{self.root}.relay.{token(instance, 'instance')}"
+
+    def session(self, instance: str) -> str:
+        return f"{self.root}.session.{token(instance, 'instance')}"
+
+    def reply_prefix(self, instance: str) -> str:
+        """The prefix of this instance's own reply subjects; a stream number follows."""
+        return f"{self.root}.reply.{token(instance, 'instance')}."
+
+    def inbox_prefix(self, instance: str) -> str:
+        """The prefix of this instance's inboxes for control traffic: never the shared ``_INBOX``."""
+        return f"{self.root}.inbox.{token(instance, 'instance')}"
+
+    def ack(self, service: ServiceName, instance: str) -> str:
+        return f"{self.root}.policy.ack.{service.namespace}.{service.name}.{token(instance, 'instance')}"
+
+    @property
+    def acks(self) -> str:
+        return f"{self.root}.policy.ack.*.*.*"
+
+    def telemetry(self, signal: str, service: ServiceName, instance: str) -> str:
+        where = f"{service.namespace}.{service.name}.{token(instance, 'instance')}"
+        return f"{self.root}.telemetry.{token(signal, 'signal')}.{where}"
