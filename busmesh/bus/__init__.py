@@ -1,0 +1,1 @@
+"""The bus: everything that busmesh knows about NATS ends at this package's edge."""

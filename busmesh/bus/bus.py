@@ -1,0 +1,449 @@
+"""The bus as the rest of busmesh sees it: publish, subscribe, ask; connected or not.
+
+Publishing is synchronous and refused while the connection is down. Handlers run synchronously on the
+reading callback, so they only dispatch. Reconnecting goes on for ever, with jitter; a watchdog proves the
+connection by a round trip each second, because nats-py alone takes minutes to notice a frozen server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+import ssl
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nats import errors as nats_errors
+from nats.aio.client import Server
+
+from busmesh.bus.client import Client, Handler
+from busmesh.errors import BusUnavailable, Denied, UsageError
+
+log = logging.getLogger(__name__)
+
+#: Attempts follow each other at a random 50 ms to 500 ms: service is back within a second of the bus, and a
+#: thousand agents do not return in one instant.
+RECONNECT_FIRST_S = 0.1
+RECONNECT_MAX_S = 0.5
+WATCHDOG_INTERVAL_S = 1.0
+WATCHDOG_TIMEOUT_S = 0.9
+WATCHDOG_MISSES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class BusOptions:
+    """Where the bus is and how to log in.
+
+    Attributes:
+        servers: NATS URLs; any of them will do.
+        name: shown by ``nats server report connections``.
+        inbox_prefix: prefix of this client's own inboxes, never shared.
+        credentials: a NATS ``.creds`` file.
+        nkey: a file with an nkey seed.
+        tls_ca: PEM file with the authorities that sign the servers' certificates.
+    """
+
+    servers: tuple[str, ...]
+    name: str
+    inbox_prefix: str
+    credentials: Path | None = None
+    nkey: Path | None = None
+    tls_ca: Path | None = None
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        if self.tls_ca is None:
+            return None
+        return ssl.create_default_context(cafile=str(self.tls_ca))
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message: subject and reply as text, payload, and the header block if it has one."""
+
+    subject: str
+    payload: bytes
+    reply: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def data(self) -> bytes:
+        """nats-py's name for the payload; its JetStream code reads answers through it."""
+        return self.payload
+
+    @property
+    def header(self) -> dict[str, str]:
+        return self.headers
+
+
+def is_no_responders(headers: bytes) -> bool:
+    """Say whether a header block is the server's "nobody listens to what you published"."""
+    return headers.startswith(b"NATS/1.0 503")
+
+
+def parse_headers(block: bytes) -> dict[str, str]:
+    """Read a NATS header block leniently: what is malformed is left out, nothing is raised."""
+    lines = block.split(b"\r\n")
+    found: dict[str, str] = {}
+    status = lines[0][len(b"NATS/1.0") :].strip().decode("utf-8", "replace")
+    if status:
+        code, _, description = status.partition(" ")
+        found["Status"], found["Description"] = code, description
+    for line in lines[1:]:
+        name, colon, value = line.partition(b":")
+        if colon:
+            found[name.strip().decode("utf-8", "replace")] = value.strip().decode("utf-8", "replace")
+    return found
+
+
+class Bus:
+    """A connection to the bus that outlives servers, restarts and revoked logins."""
+
+    def __init__(self, options: BusOptions, rng: random.Random | None = None) -> None:
+        self.options = options
+        self.connected = False
+        self.permission_errors = 0
+        self.reconnects = -1  # the first connection is none
+        self._rng = rng or random.Random()
+        self._client: Client | None = None
+        self._subscriptions: dict[int, _Subscription] = {}
+        self._numbers = iter(range(1, 1 << 62))
+        self._waiting: dict[bytes, _Waiting] = {}
+        self._watchers: list[Callable[[bool], None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._last_error = ""
+        self._inbox = f"{options.inbox_prefix}.{secrets.token_hex(8)}"
+
+    def __repr__(self) -> str:
+        state = "connected" if self.connected else "disconnected"
+        return f"<Bus {state} subscriptions={len(self._subscriptions)} waiting={len(self._waiting)}>"
+
+    # -- life ------------------------------------------------------------------------------------
+
+    async def connect(self, *, patience: float | None = None) -> None:
+        """Connect, trying for ``patience`` seconds (None: for ever).
+
+        Raises:
+            BusUnavailable: no server answered in that time; the hint names the URLs tried.
+            Denied: the server refused the login.
+        """
+        try:
+            async with asyncio.timeout(patience):
+                while not await self._connect_once():
+                    await asyncio.sleep(self._rng.uniform(0.05, RECONNECT_MAX_S))
+        except TimeoutError:
+            raise BusUnavailable(
+                f"no answer from the bus at {', '.join(self.options.servers)}: {self._last_error or 'timeout'}",
+                code="BM3001",
+                hint="start one with `busmesh up`, or name it with --bus",
+            ) from None
+        await self.subscribe(f"{self._inbox}.*", self._on_answer)
+        self._own(self._watch())
+
+    async def _connect_once(self) -> bool:
+        client = Client(self._on_state)
+        options: dict[str, Any] = {}
+        if self.options.credentials:
+            options["user_credentials"] = str(self.options.credentials)
+        if self.options.nkey:
+            options["nkeys_seed"] = str(self.options.nkey)
+        if (tls := self.options.ssl_context()) is not None:
+            options["tls"] = tls
+        try:
+            async with asyncio.timeout(3.0):
+                await client.connect(
+                    servers=list(self.options.servers),
+                    name=self.options.name,
+                    error_cb=self._on_error,
+                    reconnected_cb=self._on_reconnected,
+                    closed_cb=self._on_closed,
+                    reconnect_to_server_handler=self._next_server,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.2,  # type: ignore[arg-type]  # annotated int, used as seconds
+                    connect_timeout=2,
+                    ping_interval=2,
+                    max_outstanding_pings=2,
+                    inbox_prefix=self._inbox,
+                    **options,
+                )
+        except (TimeoutError, OSError, nats_errors.Error) as error:
+            self._last_error = self._last_error or str(error) or type(error).__name__
+            self._own(_close_quietly(client))
+            if "authorization" in self._last_error.lower():
+                raise Denied(
+                    f"the bus refused the login: {self._last_error}",
+                    code="BM3002",
+                    hint="check the credentials given with --creds or --nkey",
+                ) from None
+            return False
+        self._client = client
+        for subscription in self._subscriptions.values():
+            subscription.sid = await client.attach(subscription.subject, subscription.handler)
+        self._stand()
+        return True
+
+    def _stand(self) -> None:
+        self.connected = True
+        self.reconnects += 1
+        self._last_error = ""
+        for watcher in list(self._watchers):
+            watcher(True)
+
+    def _on_state(self, standing: bool) -> None:
+        """Hear from the socket, before nats-py does, that the connection is lost."""
+        if not standing and self.connected:
+            self.connected = False
+            for waiting in list(self._waiting.values()):
+                waiting.fail(BusUnavailable("the bus connection was lost", code="BM3003"))
+            for watcher in list(self._watchers):
+                watcher(False)
+
+    async def _on_reconnected(self) -> None:
+        log.info("bus: connected again")
+        self._stand()
+
+    async def _on_closed(self) -> None:
+        """nats-py gave up for good (a revoked login does that): build a new client, for ever."""
+        self._on_state(False)
+        if not self._closing:
+            self._own(self._rebuild())
+
+    async def _rebuild(self) -> None:
+        log.warning("bus: the client was closed (%s); building a new one", self._last_error or "no reason given")
+        while not self._closing:
+            await asyncio.sleep(self._rng.uniform(0.1, RECONNECT_MAX_S))
+            with contextlib.suppress(Denied):
+                if await self._connect_once():
+                    return
+
+    async def _on_error(self, error: Exception) -> None:
+        text = str(error)
+        if "permissions violation" in text:
+            self.permission_errors += 1
+            log.error("bus: %s; the login lacks this right", text)
+            for waiting in list(self._waiting.values()):
+                if f'"{waiting.subject.lower()}"' in text:
+                    waiting.fail(Denied(f"the bus refused: {text}", code="BM3004"))
+            return
+        if text and text != self._last_error:
+            log.info("bus: %s", text)
+        self._last_error = text or type(error).__name__
+
+    def _next_server(self, servers: list[Server], info: dict[str, Any]) -> tuple[Server | None, float]:
+        """Choose the server tried least; wait a random while that grows with the tries."""
+        server = min(servers, key=lambda s: s.reconnects)
+        most = min(RECONNECT_MAX_S, RECONNECT_FIRST_S * 2 ** min(server.reconnects, 8))
+        return server, self._rng.uniform(most / 4, most)
+
+    async def _watch(self) -> None:
+        misses = 0
+        while not self._closing:
+            await asyncio.sleep(WATCHDOG_INTERVAL_S)
+            client = self._client
+            if client is None or not self.connected:
+                misses = 0
+                continue
+            try:
+                await client.rtt(timeout=WATCHDOG_TIMEOUT_S)  # type: ignore[arg-type]  # seconds
+                misses = 0
+            except (nats_errors.Error, OSError, AssertionError, AttributeError):
+                misses += 1
+                if misses >= WATCHDOG_MISSES and self.connected:
+                    log.warning("bus: no answer to %d probes; reconnecting", misses)
+                    misses = 0
+                    client.cut()
+
+    async def round_trip(self, timeout: float = WATCHDOG_TIMEOUT_S) -> float:
+        """Prove the connection; return the seconds that it took.
+
+        Raises:
+            BusUnavailable: no answer within ``timeout`` seconds.
+        """
+        try:
+            return await self._standing().rtt(timeout=timeout)  # type: ignore[arg-type]
+        except (nats_errors.Error, OSError):
+            raise BusUnavailable("the bus does not answer", code="BM3003") from None
+
+    async def close(self) -> None:
+        self._closing = True
+        self.connected = False
+        if self._client is not None:
+            self._client.flush_outgoing()
+            await _close_quietly(self._client)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _own(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def on_connection(self, watcher: Callable[[bool], None]) -> None:
+        """Call ``watcher`` with True after each (re)connection and with False at each loss."""
+        self._watchers.append(watcher)
+
+    # -- publishing ------------------------------------------------------------------------------
+
+    def _standing(self) -> Client:
+        client = self._client
+        if client is None or not self.connected:
+            raise BusUnavailable("not connected to the bus", code="BM3003")
+        return client
+
+    @property
+    def congested(self) -> bool:
+        """True while the bus takes bytes slower than they come: new requests are shed."""
+        return self._client is not None and self._client.congested
+
+    @property
+    def max_payload(self) -> int:
+        return self._client.max_payload if self._client is not None else 1024 * 1024
+
+    def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
+        """Publish one message; nothing is kept for later.
+
+        Raises:
+            BusUnavailable: not connected.
+            UsageError: the payload is larger than the server takes.
+        """
+        if len(payload) > self.max_payload:
+            raise UsageError(f"{len(payload)} bytes exceed the bus's limit of {self.max_payload}", code="BM3005")
+        self._standing().send(b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), reply.encode(), len(payload), payload))
+
+    def send(self, head: bytes, payload: bytes) -> None:
+        """Publish on the request path: ``head`` is ``b"PUB <subject> [<reply>]"``, made once per peer.
+
+        The caller has checked ``connected`` and the size.
+        """
+        self._client.send(b"%b %d\r\n%b\r\n" % (head, len(payload), payload))  # type: ignore[union-attr]
+
+    # -- subscribing -----------------------------------------------------------------------------
+
+    async def subscribe(self, subject: str, handler: Handler) -> int:
+        """Have ``handler`` called for each message, now and after each reconnect.
+
+        Returns:
+            A number for :meth:`unsubscribe`.
+        """
+        if not subject or any(part == "" or " " in part for part in subject.split(".")):
+            raise UsageError(f"{subject!r} is not a subject", code="BM1004")
+        number = next(self._numbers)
+        subscription = self._subscriptions[number] = _Subscription(subject, handler)
+        if self._client is not None and self.connected:
+            subscription.sid = await self._client.attach(subject, handler)
+        return number
+
+    async def unsubscribe(self, number: int) -> None:
+        subscription = self._subscriptions.pop(number, None)
+        if subscription is not None and subscription.sid is not None and self._client is not None:
+            await self._client.detach(subscription.sid)
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    def _on_answer(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
+        waiting = self._waiting.get(subject.rpartition(b".")[2])
+        if waiting is not None:
+            parsed = parse_headers(headers) if headers else {}
+            text = subject.decode("utf-8", "replace")
+            waiting.take(Message(text, payload, reply.decode("utf-8", "replace"), parsed))
+
+    @contextlib.asynccontextmanager
+    async def _asking(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> AsyncIterator[_Waiting]:
+        key = secrets.token_hex(8).encode()
+        waiting = self._waiting[key] = _Waiting(subject)
+        try:
+            reply = f"{self._inbox}.{key.decode()}"
+            if headers:
+                # Only JetStream needs headers; nats-py writes them.
+                await self._standing().publish(subject, payload, reply=reply, headers=headers)
+            else:
+                self.publish(subject, payload, reply)
+            yield waiting
+        finally:
+            del self._waiting[key]
+
+    async def request(
+        self, subject: str, payload: bytes = b"", *, timeout: float = 1.0, headers: dict[str, str] | None = None
+    ) -> Message:
+        """Publish and return the first answer.
+
+        Raises:
+            BusUnavailable: not connected, nobody listens (code BM3006), or no answer in ``timeout`` seconds.
+            Denied: the login lacks the right to publish there.
+        """
+        async with self._asking(subject, payload, headers) as waiting:
+            try:
+                async with asyncio.timeout(timeout):
+                    message = await waiting.next()
+            except TimeoutError:
+                raise BusUnavailable(f"no answer on {subject} within {timeout:g} s", code="BM3007") from None
+        if message.headers.get("Status") == "503":
+            raise BusUnavailable(f"nobody listens on {subject}", code="BM3006")
+        return message
+
+    async def gather(self, subject: str, payload: bytes = b"", *, timeout: float = 0.5) -> list[Message]:
+        """Publish and return every answer that comes within ``timeout`` seconds (none: an empty list)."""
+        answers: list[Message] = []
+        async with self._asking(subject, payload, None) as waiting:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    while True:
+                        message = await waiting.next()
+                        if message.headers.get("Status") == "503":
+                            break
+                        answers.append(message)
+        return answers
+
+    def statistics(self) -> dict[str, int | bool]:
+        client = self._client
+        return {
+            "connected": self.connected,
+            "congested": self.congested,
+            "reconnects": max(0, self.reconnects),
+            "subscriptions": len(self._subscriptions),
+            "waiting": len(self._waiting),
+            "bad_messages": client.bad_messages if client else 0,
+            "handler_errors": client.handler_errors if client else 0,
+            "permission_errors": self.permission_errors,
+        }
+
+
+@dataclass(slots=True)
+class _Subscription:
+    subject: str
+    handler: Handler
+    sid: int | None = None
+
+
+class _Waiting:
+    """Answers to one question; bounded, so that a flood of answers cannot fill the memory."""
+
+    __slots__ = ("_queue", "subject")
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        self._queue: asyncio.Queue[Message | Exception] = asyncio.Queue(maxsize=4096)
+
+    def take(self, answer: Message | Exception) -> None:
+        if not self._queue.full():
+            self._queue.put_nowait(answer)
+
+    fail = take
+
+    async def next(self) -> Message:
+        answer = await self._queue.get()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+async def _close_quietly(client: Client) -> None:
+    """Close a nats-py client; it may raise the very error for which it is closed."""
+    with contextlib.suppress(OSError, nats_errors.Error, AssertionError, AttributeError, asyncio.TimeoutError):
+        await client.close()

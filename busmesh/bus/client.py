@@ -1,0 +1,182 @@
+"""nats-py with its read and write paths replaced; connecting, TLS, credentials and server pool stay its own.
+
+What is replaced, and why:
+
+* Reading: bytes go from the socket straight to :class:`~busmesh.bus.parser.Parser` and from there to a
+  handler, in one callback: no stream reader, no task switch, no queue per subscription. One bad message is
+  counted and dropped, where nats-py would end its read loop and still call itself connected.
+* Writing: frames published within one turn of the event loop are joined into one write, and only while the
+  connection stands: nothing is kept to be delivered after a reconnect, when it would be stale.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from nats.aio.client import Client as NatsClient
+from nats.aio.subscription import Subscription
+
+from busmesh.bus.parser import Parser
+from busmesh.errors import RemoteProtocolError
+
+log = logging.getLogger(__name__)
+
+#: (subject, reply subject or b"", payload, header block or b"").
+Handler = Callable[[bytes, bytes, bytes, bytes], None]
+
+#: Above this many unsent bytes the bus counts as congested and requests are shed.
+WRITE_HIGH_WATER = 4 * 1024 * 1024
+
+
+class Client(NatsClient):
+    """One connection to the bus. ``on_state`` hears True when it stands, False when it is lost."""
+
+    def __init__(self, on_state: Callable[[bool], None]) -> None:
+        super().__init__()
+        self.congested = False
+        self.bad_messages = 0
+        self.handler_errors = 0
+        self._on_state = on_state
+        self._handlers: dict[int, Handler] = {}
+        self._parser = Parser(self._route_message, self._control_line)
+        self._outgoing: list[bytes] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    async def _process_connect_init(self) -> None:
+        await super()._process_connect_init()
+        # From here to the end no await: nats-py's read loop has not run yet, so no byte is lost.
+        transport = self._stream_transport()
+        inner = transport.get_protocol()
+        reader = inner._stream_reader
+        early = bytes(reader._buffer)
+        reader._buffer.clear()
+        self._parser.reset()
+        transport.set_protocol(_DirectProtocol(self, inner))
+        transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+        if early:
+            self._read(early)
+
+    def _stream_transport(self) -> Any:
+        """The asyncio transport below nats-py's own transport object."""
+        return self._transport._io_writer.transport  # type: ignore[union-attr]
+
+    def _read(self, data: bytes) -> None:
+        try:
+            self._parser.feed(data)
+        except RemoteProtocolError as error:
+            log.error("bus: %s; reconnecting", error)
+            self._parser.reset()
+            self.cut()
+
+    def _route_message(self, sid: int, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
+        handler = self._handlers.get(sid)
+        if handler is None:  # unsubscribed a moment ago
+            return
+        try:
+            handler(subject, reply, payload, headers)
+        except Exception:  # a handler's bug or a hostile message must not end the reading
+            self.handler_errors += 1
+            if self.handler_errors <= 10 or self.handler_errors % 1000 == 0:
+                log.exception("bus: a handler failed (%d so far)", self.handler_errors)
+
+    def _control_line(self, line: bytes) -> None:
+        if line[:4] == b"PING":
+            self._stream_transport().write(b"PONG\r\n")
+        elif line[:4] == b"PONG":
+            self._pings_outstanding = 0
+            # One whose waiter timed out is cancelled already; setting it would end nats-py's loops.
+            if self._pongs and not (future := self._pongs.pop(0)).done():
+                future.set_result(True)
+        elif line[:4] == b"-ERR":
+            text = line[4:].strip().decode("utf-8", "replace").lower()
+            self._spawn(self._process_err(text))
+        elif line[:4] == b"INFO":
+            try:
+                info = json.loads(line[4:])
+            except ValueError:
+                self.bad_messages += 1
+            else:
+                self._spawn(self._process_info(info))
+
+    def _spawn(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- subscribing -----------------------------------------------------------------------------
+
+    async def attach(self, subject: str, handler: Handler) -> int:
+        """Subscribe ``handler``; nats-py replays the subscription after each reconnect.
+
+        Returns:
+            The subscription id, for :meth:`detach`.
+        """
+        self._sid += 1
+        sid = self._sid
+        subscription = Subscription(self, sid, subject)
+        self._subs[sid] = subscription
+        self._handlers[sid] = handler
+        await self._send_subscribe(subscription)
+        return sid
+
+    async def detach(self, sid: int) -> None:
+        self._handlers.pop(sid, None)
+        if self._subs.pop(sid, None) is not None and self.is_connected:
+            await self._send_unsubscribe(sid)
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def send(self, frame: bytes) -> None:
+        """Write a complete protocol frame (``PUB ...``) at the end of this turn of the event loop."""
+        if not self._outgoing:
+            self._loop.call_soon(self.flush_outgoing)
+        self._outgoing.append(frame)
+
+    def flush_outgoing(self) -> None:
+        """Write what :meth:`send` took; drop it if the connection is gone, since it would come late."""
+        outgoing = self._outgoing
+        if outgoing:
+            transport = self._stream_transport()
+            if not transport.is_closing():
+                transport.write(outgoing[0] if len(outgoing) == 1 else b"".join(outgoing))
+            outgoing.clear()
+
+    def cut(self) -> None:
+        """Drop the connection at once, unsent bytes included; nats-py then reconnects."""
+        self._stream_transport().abort()
+
+
+class _DirectProtocol(asyncio.Protocol):
+    """Takes the place of the stream protocol: data goes to the client, all else to the old protocol.
+
+    The old one still feeds nats-py's read loop with the end of the stream, which starts its reconnect.
+    """
+
+    def __init__(self, client: Client, inner: asyncio.StreamReaderProtocol) -> None:
+        self._client = client
+        self._inner = inner
+        self.data_received = client._read  # type: ignore[method-assign]  # one call less per read
+
+    def eof_received(self) -> bool | None:
+        self._client._on_state(False)
+        return self._inner.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._client._on_state(False)
+        # An error would be raised inside nats-py's read loop; the end of the stream says the same.
+        self._inner.connection_lost(None)
+
+    def pause_writing(self) -> None:
+        self._client.congested = True
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._client.congested = False
+        self._inner.resume_writing()

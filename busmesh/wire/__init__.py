@@ -1,0 +1,1 @@
+"""What travels: sealed frames, the requests and responses in them, and the replay window."""

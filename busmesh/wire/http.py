@@ -1,0 +1,187 @@
+"""HTTP requests and responses as the plaintext of a frame.
+
+Fixed fields by ``struct``, then the parts one after the other. Headers travel as one block of
+``Name: value\\r\\n`` lines, in the order and case in which they came, so that each agent writes them with
+one copy. The receiver believes nothing: :func:`check_headers` proves with one regular expression that the
+block is nothing but well-formed lines, none of which frames or re-routes the message.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import NamedTuple
+
+from busmesh.errors import RemoteProtocolError
+
+#: deadline (ms of the session's clock), attempt, sizes of method, target and header block.
+_REQUEST = struct.Struct("!IBBHI")
+#: status, sizes of reason and header block.
+_RESPONSE = struct.Struct("!HBI")
+#: processed or not, status, sizes of flags and code.
+_REFUSAL = struct.Struct("!BHBB")
+
+MAX_HEADER_BLOCK = 64 * 1024
+#: RFC 9110 section 5.6.2.
+TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+#: Lines that only this mesh writes, or that belong to one hop (RFC 9110 section 7.6.1).
+HOP_BY_HOP = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+    )
+)
+#: Framing is computed from the body; identity is proven by the session. Neither is ever copied through.
+WRITTEN_BY_AGENTS = frozenset((b"content-length", b"expect", b"x-forwarded-client-cert"))
+OWN_PREFIX = b"x-busmesh-"
+
+_FORBIDDEN = b"|".join(re.escape(name) for name in sorted(HOP_BY_HOP | WRITTEN_BY_AGENTS))
+_HEADER_BLOCK = re.compile(
+    rb"(?:(?!(?i:" + _FORBIDDEN + rb"|x-busmesh-[^:]*):)" + TOKEN + rb":[ \t]*[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*"
+)
+_METHOD = re.compile(TOKEN)
+_TARGET = re.compile(rb"[/*][\x21-\x7e\x80-\xff]*")
+_REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+
+
+class WireRequest(NamedTuple):
+    """A request as the receiving agent reads it from a frame."""
+
+    deadline_ms: int
+    attempt: int
+    method: bytes
+    target: bytes
+    headers: bytes
+    body: bytes
+
+
+class WireResponse(NamedTuple):
+    """A response as the calling agent reads it from a frame."""
+
+    status: int
+    reason: bytes
+    headers: bytes
+    body: bytes
+
+
+class Refusal(NamedTuple):
+    """The receiving agent's own answer.
+
+    Attributes:
+        processed: False if the application certainly never saw the request.
+        flags: the response flags, as Envoy writes them.
+        code: a short error code; the message explains it.
+    """
+
+    processed: bool
+    status: int
+    flags: str
+    code: str
+    message: str
+
+
+def check_headers(block: bytes) -> None:
+    """Prove that ``block`` is well-formed header lines without framing, hop-by-hop or mesh headers.
+
+    Raises:
+        RemoteProtocolError: anything else.
+    """
+    if len(block) > MAX_HEADER_BLOCK or _HEADER_BLOCK.fullmatch(block) is None:
+        raise RemoteProtocolError("a header block that no agent writes")
+
+
+def encode_request(
+    deadline_ms: int, attempt: int, method: bytes, target: bytes, headers: bytes, body: bytes
+) -> bytes:
+    return b"%b%b%b%b%b" % (
+        _REQUEST.pack(deadline_ms, attempt, len(method), len(target), len(headers)),
+        method,
+        target,
+        headers,
+        body,
+    )
+
+
+def decode_request(data: bytes) -> WireRequest:
+    """Read and check a request.
+
+    Raises:
+        RemoteProtocolError: sizes that do not fit, or parts that are no HTTP.
+    """
+    try:
+        deadline_ms, attempt, method_size, target_size, headers_size = _REQUEST.unpack_from(data)
+    except struct.error:
+        raise RemoteProtocolError("a request shorter than its fields") from None
+    method_end = _REQUEST.size + method_size
+    target_end = method_end + target_size
+    headers_end = target_end + headers_size
+    if headers_end > len(data):
+        raise RemoteProtocolError("a request whose sizes do not fit")
+    method, target = data[_REQUEST.size : method_end], data[method_end:target_end]
+    headers = data[target_end:headers_end]
+    if _METHOD.fullmatch(method) is None or _TARGET.fullmatch(target) is None:
+        raise RemoteProtocolError("a request line that no agent writes")
+    check_headers(headers)
+    return WireRequest(deadline_ms, attempt, method, target, headers, data[headers_end:])
+
+
+def encode_response(status: int, reason: bytes, headers: bytes, body: bytes) -> bytes:
+    return b"%b%b%b%b" % (_RESPONSE.pack(status, len(reason), len(headers)), reason, headers, body)
+
+
+def decode_response(data: bytes) -> WireResponse:
+    """Read and check a response.
+
+    Raises:
+        RemoteProtocolError: sizes that do not fit, or parts that are no HTTP.
+    """
+    try:
+        status, reason_size, headers_size = _RESPONSE.unpack_from(data)
+    except struct.error:
+        raise RemoteProtocolError("a response shorter than its fields") from None
+    reason_end = _RESPONSE.size + reason_size
+    headers_end = reason_end + headers_size
+    if headers_end > len(data) or not 200 <= status <= 599:
+        raise RemoteProtocolError("a response whose fields do not fit")
+    reason, headers = data[_RESPONSE.size : reason_end], data[reason_end:headers_end]
+    if _REASON.fullmatch(reason) is None:
+        raise RemoteProtocolError("a reason phrase that no agent writes")
+    check_headers(headers)
+    return WireResponse(status, reason, headers, data[headers_end:])
+
+
+def encode_refusal(refusal: Refusal) -> bytes:
+    flags, code = refusal.flags.encode(), refusal.code.encode()
+    head = _REFUSAL.pack(refusal.processed, refusal.status, len(flags), len(code))
+    return b"%b%b%b%b" % (head, flags, code, refusal.message.encode())
+
+
+_FLAGS = re.compile(r"[A-Z,]{0,32}")
+_CODE = re.compile(r"[a-z_]{1,64}")
+
+
+def decode_refusal(data: bytes) -> Refusal:
+    """Read and check a refusal.
+
+    Raises:
+        RemoteProtocolError: sizes or texts that no agent writes.
+    """
+    try:
+        processed, status, flags_size, code_size = _REFUSAL.unpack_from(data)
+        flags_end = _REFUSAL.size + flags_size
+        code_end = flags_end + code_size
+        flags, code = data[_REFUSAL.size : flags_end].decode("ascii"), data[flags_end:code_end].decode("ascii")
+        message = data[code_end : code_end + 1024].decode("utf-8", "replace")
+    except (struct.error, UnicodeDecodeError):
+        raise RemoteProtocolError("a refusal that cannot be read") from None
+    if not (400 <= status <= 599 and _FLAGS.fullmatch(flags) and _CODE.fullmatch(code)):
+        raise RemoteProtocolError("a refusal that no agent writes")
+    return Refusal(bool(processed), status, flags, code, message)
