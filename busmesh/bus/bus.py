@@ -316,12 +316,13 @@ class Bus:
             raise UsageError(f"{len(payload)} bytes exceed the bus's limit of {self.max_payload}", code="BM3005")
         self._standing().send(b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), reply.encode(), len(payload), payload))
 
-    def send(self, head: bytes, payload: bytes) -> None:
-        """Publish on the request path: ``head`` is ``b"PUB <subject> [<reply>]"``, made once per peer.
+    def write(self, frame: bytes) -> None:
+        """Publish on the request path: a complete ``PUB`` frame, made from parts prepared per peer.
 
-        The caller has checked ``connected`` and the size.
+        While disconnected it is dropped: the caller looks at ``connected`` and has a deadline.
         """
-        self._client.send(b"%b %d\r\n%b\r\n" % (head, len(payload), payload))  # type: ignore[union-attr]
+        if self.connected:
+            self._client.send(frame)  # type: ignore[union-attr]  # connected implies a client
 
     # -- subscribing -----------------------------------------------------------------------------
 

@@ -16,8 +16,9 @@ from busmesh.errors import RemoteProtocolError
 
 #: deadline (ms of the session's clock), attempt, sizes of method, target and header block.
 _REQUEST = struct.Struct("!IBBHI")
-#: status, sizes of reason and header block.
-_RESPONSE = struct.Struct("!HBI")
+#: status, sizes of reason and header block, length that a HEAD or 304 response declares without sending it.
+_RESPONSE = struct.Struct("!HBIQ")
+_NOT_DECLARED = (1 << 64) - 1
 #: processed or not, status, sizes of flags and code.
 _REFUSAL = struct.Struct("!BHBB")
 
@@ -64,12 +65,16 @@ class WireRequest(NamedTuple):
 
 
 class WireResponse(NamedTuple):
-    """A response as the calling agent reads it from a frame."""
+    """A response as the calling agent reads it from a frame.
+
+    ``declared`` is the content-length of a response that has no body for another reason (HEAD, 304).
+    """
 
     status: int
     reason: bytes
     headers: bytes
     body: bytes
+    declared: int | None
 
 
 class Refusal(NamedTuple):
@@ -133,8 +138,13 @@ def decode_request(data: bytes) -> WireRequest:
     return WireRequest(deadline_ms, attempt, method, target, headers, data[headers_end:])
 
 
-def encode_response(status: int, reason: bytes, headers: bytes, body: bytes) -> bytes:
-    return b"%b%b%b%b" % (_RESPONSE.pack(status, len(reason), len(headers)), reason, headers, body)
+def encode_response(
+    status: int, reason: bytes, headers: bytes, body: bytes, declared: int | None = None
+) -> bytes:
+    fields = _RESPONSE.pack(
+        status, len(reason), len(headers), _NOT_DECLARED if declared is None else declared
+    )
+    return b"%b%b%b%b" % (fields, reason, headers, body)
 
 
 def decode_response(data: bytes) -> WireResponse:
@@ -144,7 +154,7 @@ def decode_response(data: bytes) -> WireResponse:
         RemoteProtocolError: sizes that do not fit, or parts that are no HTTP.
     """
     try:
-        status, reason_size, headers_size = _RESPONSE.unpack_from(data)
+        status, reason_size, headers_size, declared = _RESPONSE.unpack_from(data)
     except struct.error:
         raise RemoteProtocolError("a response shorter than its fields") from None
     reason_end = _RESPONSE.size + reason_size
@@ -155,7 +165,9 @@ def decode_response(data: bytes) -> WireResponse:
     if _REASON.fullmatch(reason) is None:
         raise RemoteProtocolError("a reason phrase that no agent writes")
     check_headers(headers)
-    return WireResponse(status, reason, headers, data[headers_end:])
+    return WireResponse(
+        status, reason, headers, data[headers_end:], None if declared == _NOT_DECLARED else declared
+    )
 
 
 def encode_refusal(refusal: Refusal) -> bytes:

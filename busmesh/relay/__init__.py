@@ -1,0 +1,1 @@
+"""The request path, in the order of a request: listener, outbound, upstream, inbound, application."""

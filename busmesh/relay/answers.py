@@ -1,0 +1,49 @@
+"""What a caller gets when the mesh itself answers: a status, Envoy's response flag, and one line of JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+
+FLAGS_HEADER = "x-busmesh-flags"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer of the mesh's own.
+
+    Attributes:
+        status: HTTP status code.
+        flags: response flags as Envoy writes them: NR no route, UH no healthy upstream, UO overflow,
+            UF upstream failure, UT timeout, RL rate limited, RBAC denied, FI fault injected, DPE protocol error.
+        code: stable, machine-readable name of the error.
+        message: what happened and, where there is one, what to do.
+        service: the service that was called, if known.
+        instance: the instance that was tried last, if any.
+    """
+
+    status: int
+    flags: str
+    code: str
+    message: str
+    service: str = ""
+    instance: str = ""
+
+    def headers(self) -> bytes:
+        lines = f"content-type: application/json\r\n{FLAGS_HEADER}: {self.flags}\r\n"
+        if self.status == 503:
+            lines += "retry-after: 1\r\n"
+        return lines.encode()
+
+    def body(self) -> bytes:
+        fields = {"error": self.code, "message": self.message, "service": self.service, "instance": self.instance}
+        return json.dumps(fields).encode() + b"\n"
+
+
+def reason_of(status: int) -> bytes:
+    """The reason phrase of a status code (RFC 9110 section 15)."""
+    try:
+        return HTTPStatus(status).phrase.encode()
+    except ValueError:
+        return b""

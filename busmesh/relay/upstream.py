@@ -1,0 +1,175 @@
+"""The instances that this agent may send to, as the request path sees them.
+
+The member actor brings in what it learns; a balancer per (service, subset) is made anew at each change and
+not before the next request asks for it. An instance counts as usable when it is announced healthy, not
+draining, not suspected, and a session with it stands.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator, Mapping
+from random import Random
+from typing import TYPE_CHECKING
+
+from busmesh.decide.balance import Balancer, balancer
+from busmesh.names import ServiceName
+from busmesh.policy.compile import Snapshot
+from busmesh.wire.frame import Session
+
+if TYPE_CHECKING:
+    from busmesh.telemetry.metrics import RequestMetrics
+
+
+class Endpoint:
+    """One instance as this caller sees it: what it announced, and what this caller has in flight there.
+
+    Attributes:
+        ready: announced as healthy and not draining.
+        suspect: this caller got no sign of life on its own requests; a fresh announcement clears it.
+        head: beginning of the publish frame for it, up to the stream number.
+        active: requests in flight there, from this agent.
+        unanswered: probes in a row without an answer.
+    """
+
+    __slots__ = (
+        "active",
+        "head",
+        "instance",
+        "labels",
+        "last_probe",
+        "metrics",
+        "principal",
+        "ready",
+        "service",
+        "session",
+        "suspect",
+        "unanswered",
+        "version",
+        "weight",
+    )
+
+    def __init__(self, service: ServiceName, instance: str, head: bytes) -> None:
+        self.service = service
+        self.instance = instance
+        self.head = head
+        self.labels: Mapping[str, str] = {}
+        self.version = ""
+        self.weight = 100
+        self.ready = False
+        self.suspect = False
+        self.session: Session | None = None
+        self.active = 0
+        self.unanswered = 0
+        self.last_probe = 0.0
+        self.principal = ""
+        #: By route name; filled at first use.
+        self.metrics: dict[str, RequestMetrics] = {}
+
+    @property
+    def usable(self) -> bool:
+        return self.ready and not self.suspect and self.session is not None
+
+    @property
+    def state(self) -> str:
+        if not self.ready:
+            return "not ready"
+        if self.suspect:
+            return "suspect"
+        return "usable" if self.session is not None else "no session"
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.service}/{self.instance} {self.state} active={self.active}>"
+
+
+class Knowledge(enum.Enum):
+    """How far the discovery of a service has come."""
+
+    ASKING = "asking"  # asked, no answer yet
+    KNOWN = "known"
+
+
+class Upstream:
+    """One service that this agent calls."""
+
+    def __init__(self, service: ServiceName) -> None:
+        self.service = service
+        self.knowledge = Knowledge.ASKING
+        self.endpoints: dict[str, Endpoint] = {}
+
+    @property
+    def pending(self) -> bool:
+        """True while waiting may help: discovery or a first session is under way."""
+        if self.knowledge is Knowledge.ASKING:
+            return True
+        return any(e.ready and not e.suspect and e.session is None for e in self.endpoints.values())
+
+
+class Upstreams:
+    """All services that this agent calls.
+
+    Args:
+        rng: source of randomness for the balancers.
+        discover: called once per service at the first request for it.
+    """
+
+    def __init__(self, rng: Random, discover: Callable[[ServiceName], None]) -> None:
+        self._rng = rng
+        self._discover = discover
+        self._services: dict[ServiceName, Upstream] = {}
+        self._balancers: dict[tuple[ServiceName, str | None], Balancer[Endpoint]] = {}
+        self._snapshot: Snapshot | None = None
+        #: Called when an endpoint became usable or a service became known: waiting requests try again.
+        self.on_change: Callable[[ServiceName], None] = lambda service: None
+
+    def use(self, snapshot: Snapshot) -> None:
+        """Take a new policy snapshot: subsets and balancers may have changed."""
+        self._snapshot = snapshot
+        self._balancers.clear()
+
+    def upstream(self, service: ServiceName) -> Upstream:
+        """Return what is known of ``service``; the first call for one starts its discovery."""
+        found = self._services.get(service)
+        if found is None:
+            found = self._services[service] = Upstream(service)
+            self._discover(service)
+        return found
+
+    def pick(self, service: ServiceName, subset: str | None, tried: list[Endpoint]) -> Endpoint | None:
+        """Choose the instance for the next try, None if none is usable."""
+        chosen = self._balancers.get((service, subset))
+        if chosen is None:
+            chosen = self._make(service, subset)
+        return chosen.pick(tried)
+
+    def _make(self, service: ServiceName, subset: str | None) -> Balancer[Endpoint]:
+        snapshot = self._snapshot
+        wanted: Mapping[str, str] = {}
+        name = "LEAST_REQUEST"
+        if snapshot is not None:
+            name = snapshot.balancer(service, subset)
+            if subset is not None:
+                wanted = snapshot.subset_labels(service, subset)
+        candidates = [
+            e
+            for e in self.upstream(service).endpoints.values()
+            if e.usable and all(e.labels.get(key) == value for key, value in wanted.items())
+        ]
+        made = self._balancers[service, subset] = balancer(name, candidates, self._rng)
+        return made
+
+    def changed(self, service: ServiceName) -> None:
+        """Hear that an endpoint of ``service`` came, went or changed."""
+        for key in [key for key in self._balancers if key[0] == service]:
+            del self._balancers[key]
+        self.on_change(service)
+
+    def endpoints(self) -> Iterator[Endpoint]:
+        for upstream in self._services.values():
+            yield from upstream.endpoints.values()
+
+    def services(self) -> list[ServiceName]:
+        return list(self._services)
+
+    def __repr__(self) -> str:
+        return f"<Upstreams services={len(self._services)} endpoints={sum(1 for _ in self.endpoints())}>"
