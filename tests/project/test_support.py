@@ -164,8 +164,8 @@ import json, signal, subprocess, sys
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 print("not json")
-print(json.dumps({"event": "ready", "child": child.pid}), flush=True)
 print("log line", file=sys.stderr, flush=True)
+print(json.dumps({"event": "ready", "child": child.pid}), flush=True)
 signal.pause()
 """
 
