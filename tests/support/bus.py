@@ -6,6 +6,7 @@ Synchronous on purpose. An async test calls in a thread what waits: ``await asyn
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -117,8 +118,12 @@ class NatsServer:
         return self.start()
 
     def freeze(self) -> None:
-        """Stop the process without closing its sockets (SIGSTOP): the bus that hangs."""
+        """Stop the process without closing its sockets (SIGSTOP): the bus that hangs.
+
+        Returns when each of its threads has stopped, which is a little after the signal.
+        """
         self._running().send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
 
     def thaw(self) -> None:
         """Let a frozen server go on."""
