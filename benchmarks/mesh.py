@@ -1,0 +1,108 @@
+"""Two busmesh agents on a bus of their own, with every default on, set up as a user would.
+
+``busmesh up`` brings the NATS server and the authority; the agent beside the service and the client-only
+agent of the caller are ordinary ``busmesh agent run`` processes, reached through their ready lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from benchmarks import proc
+from benchmarks.contest import AUTHORITY, BUS, CALLER, SERVICE, UPSTREAM
+from benchmarks.errors import BenchFailed
+from benchmarks.http_contestant import HttpContestant, await_answer
+from benchmarks.load import Generator
+from benchmarks.stand import Process, Stand, free_port
+from benchmarks.upstream import Upstream
+
+NAME = "busmesh"
+#: The agents may wait for the bus, enrol, and start; a first start compiles the modules as well.
+_READY_S = 30.0
+
+
+def service_agent(bus: str, app_port: int) -> dict[str, object]:
+    """Return the definition of the agent beside the upstream."""
+    return _agent("echo", bus) | {
+        "app": f"http://127.0.0.1:{app_port}",
+        "health": {"path": "/healthz"},
+    }
+
+
+def caller_agent(bus: str) -> dict[str, object]:
+    """Return the definition of the client-only agent that the load generator talks to."""
+    return _agent("caller", bus) | {"upstreams": ["echo"]}
+
+
+def outbound_port(ready: Mapping[str, object]) -> int:
+    """Return the outbound port that an agent's ready line names.
+
+    Raises:
+        BenchFailed: the line says something else.
+    """
+    outbound = ready.get("outbound")
+    if ready.get("event") == "ready" and isinstance(outbound, str):
+        port = outbound.rpartition(":")[2]
+        if port.isdigit():
+            return int(port)
+    raise BenchFailed(f"an agent's ready line names no outbound port: {ready}")
+
+
+def start(stand: Stand, upstream: Upstream, generator: Generator, size: int) -> HttpContestant:
+    """Start bus, authority and both agents, and wait for the first answer through them.
+
+    Raises:
+        BenchFailed: one of them did not become ready; the error quotes its stderr.
+    """
+    port = free_port()
+    bus = f"nats://127.0.0.1:{port}"
+    env = {"BUSMESH_HOME": str(stand.directory / "home")}
+    up = stand.start_module("busmesh up", "busmesh", "up", "--port", str(port), env=env)
+    up.read_event(_READY_S)
+    behind = _run_agent(stand, service_agent(bus, upstream.port), env)
+    behind.read_event(_READY_S)
+    front = _run_agent(stand, caller_agent(bus), env)
+    outbound = outbound_port(front.read_event(_READY_S))
+    await_answer(front, outbound, "echo", size)
+    roles = {
+        front.pid: CALLER,
+        behind.pid: SERVICE,
+        upstream.process.pid: UPSTREAM,
+        bus_process(up.pid, proc.processes()): BUS,
+        up.pid: AUTHORITY,
+    }
+    return HttpContestant(NAME, outbound, "echo", roles, generator)
+
+
+def bus_process(up: int, table: Mapping[int, proc.Stat]) -> int:
+    """Return the NATS server among the descendants of ``busmesh up``, to charge it apart."""
+    below = {pid: stat for pid, stat in table.items() if stat.command == "nats-server"}
+    for pid in below:
+        ancestor = pid
+        while ancestor in table and ancestor != up:
+            ancestor = table[ancestor].parent
+        if ancestor == up:
+            return pid
+    raise BenchFailed("busmesh up has no nats-server process below it")
+
+
+def _agent(service: str, bus: str) -> dict[str, object]:
+    return {
+        "apiVersion": "busmesh/v1",
+        "kind": "Agent",
+        "service": service,
+        "instance": f"{service}-0",
+        "outbound": "127.0.0.1:0",
+        "admin": "127.0.0.1:0",
+        "bus": {"url": bus},
+    }
+
+
+def _run_agent(stand: Stand, definition: Mapping[str, object], env: Mapping[str, str]) -> Process:
+    path: Path = stand.directory / f"{definition['instance']}.yaml"
+    path.write_text(yaml.safe_dump(dict(definition), sort_keys=False))
+    name = f"agent {definition['service']}"
+    return stand.start_module(name, "busmesh", "agent", "run", str(path), env=env)
