@@ -15,7 +15,6 @@ from random import Random
 from typing import Protocol
 
 from busmesh.bus.bus import Bus, is_no_responders
-from busmesh.decide.request import join_headers, split_headers
 from busmesh.decide.retry import Outcome, may_retry
 from busmesh.decide.route import Rule, Target, choose_rule
 from busmesh.errors import RemoteProtocolError
@@ -148,7 +147,7 @@ class Outbound:
     def use(self, snapshot: Snapshot) -> None:
         """Route by ``snapshot`` from the next request on."""
         self._snapshot = snapshot
-        self._upstreams.use(snapshot)
+        self._upstreams.reset()
         self._shortest = PROBE_AFTER_S
 
     # -- a request ---------------------------------------------------------------------------------
@@ -185,7 +184,7 @@ class Outbound:
         if bus.congested:
             self._give_up(exchange, 503, "UO", "bus_congested", "the bus takes less than is sent; try again later")
             return
-        endpoint = self._upstreams.pick(target.service, target.subset, exchange.tried)
+        endpoint = self._upstreams.pick(target, exchange.tried)
         if endpoint is None:
             self._wait_or_give_up(exchange)
             return
@@ -217,14 +216,11 @@ class Outbound:
             self._renew_session(endpoint)
 
     def _headers(self, exchange: Exchange) -> bytes:
-        head, rule, target = exchange.request.head, exchange.rule, exchange.target
-        if rule.request_headers is None and target.request_headers is None:
-            return head.block
-        headers = head.headers
-        for operations in (rule.request_headers, target.request_headers):
+        block = exchange.request.head.block
+        for operations in (exchange.target.request_headers, exchange.rule.request_headers):
             if operations is not None:
-                headers = operations.apply(headers)
-        return join_headers(headers)
+                block = operations.apply_block(block)
+        return block
 
     # -- waiting for discovery ---------------------------------------------------------------------
 
@@ -240,7 +236,7 @@ class Outbound:
             self._waiting.append(exchange)
             self._ticker.wake()
             return
-        where = f"{target.service} subset {target.subset}" if target.subset else str(target.service)
+        where = str(target)
         states = ", ".join(f"{e.instance}: {e.state}" for e in list(upstream.endpoints.values())[:5])
         message = f"no usable instance of {where} ({states})" if states else f"nobody serves {where}"
         self._give_up(exchange, 503, "UH", "no_healthy_upstream", message)
@@ -333,20 +329,12 @@ class Outbound:
     def _respond(
         self, exchange: Exchange, status: int, reason: bytes, headers: bytes, body: bytes, declared: int | None
     ) -> None:
-        rule, target = exchange.rule, exchange.target
-        if rule.response_headers is not None or target.response_headers is not None:
-            headers = self._edit_response(rule, target, headers)
+        for operations in (exchange.target.response_headers, exchange.rule.response_headers):
+            if operations is not None:
+                headers = operations.apply_block(headers)
         exchange.request.respond(status, reason, headers, body, declared)
         self._observer.end_request(exchange, status, "", len(body))
         self.active -= 1
-
-    @staticmethod
-    def _edit_response(rule: Rule, target: Target, block: bytes) -> bytes:
-        headers = split_headers(block)
-        for operations in (target.response_headers, rule.response_headers):
-            if operations is not None:
-                headers = operations.apply(headers)
-        return join_headers(headers)
 
     def _answered(self, exchange: Exchange, endpoint: Endpoint, status: int) -> None:
         endpoint.active -= 1

@@ -13,8 +13,8 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from busmesh.decide.balance import Balancer, balancer
+from busmesh.decide.route import Target
 from busmesh.names import ServiceName
-from busmesh.policy.compile import Snapshot
 from busmesh.wire.frame import Session
 
 if TYPE_CHECKING:
@@ -117,15 +117,15 @@ class Upstreams:
         self._rng = rng
         self._discover = discover
         self._services: dict[ServiceName, Upstream] = {}
-        self._balancers: dict[tuple[ServiceName, str | None], Balancer[Endpoint]] = {}
-        self._snapshot: Snapshot | None = None
+        self._balancers: dict[str, Balancer[Endpoint]] = {}  # by Target.key
+        self._keys: dict[ServiceName, set[str]] = {}
         #: Called when an endpoint became usable or a service became known: waiting requests try again.
         self.on_change: Callable[[ServiceName], None] = lambda service: None
 
-    def use(self, snapshot: Snapshot) -> None:
-        """Take a new policy snapshot: subsets and balancers may have changed."""
-        self._snapshot = snapshot
+    def reset(self) -> None:
+        """Hear that the policies changed: a target of the same name may now mean other instances."""
         self._balancers.clear()
+        self._keys.clear()
 
     def upstream(self, service: ServiceName) -> Upstream:
         """Return what is known of ``service``; the first call for one starts its discovery."""
@@ -135,33 +135,28 @@ class Upstreams:
             self._discover(service)
         return found
 
-    def pick(self, service: ServiceName, subset: str | None, tried: list[Endpoint]) -> Endpoint | None:
+    def pick(self, target: Target, tried: list[Endpoint]) -> Endpoint | None:
         """Choose the instance for the next try, None if none is usable."""
-        chosen = self._balancers.get((service, subset))
+        chosen = self._balancers.get(target.key)
         if chosen is None:
-            chosen = self._make(service, subset)
+            chosen = self._make(target)
         return chosen.pick(tried)
 
-    def _make(self, service: ServiceName, subset: str | None) -> Balancer[Endpoint]:
-        snapshot = self._snapshot
-        wanted: Mapping[str, str] = {}
-        name = "LEAST_REQUEST"
-        if snapshot is not None:
-            name = snapshot.balancer(service, subset)
-            if subset is not None:
-                wanted = snapshot.subset_labels(service, subset)
+    def _make(self, target: Target) -> Balancer[Endpoint]:
+        wanted = target.labels
         candidates = [
             e
-            for e in self.upstream(service).endpoints.values()
+            for e in self.upstream(target.service).endpoints.values()
             if e.usable and all(e.labels.get(key) == value for key, value in wanted.items())
         ]
-        made = self._balancers[service, subset] = balancer(name, candidates, self._rng)
+        made = self._balancers[target.key] = balancer(target.balancer, candidates, self._rng)
+        self._keys.setdefault(target.service, set()).add(target.key)
         return made
 
     def changed(self, service: ServiceName) -> None:
         """Hear that an endpoint of ``service`` came, went or changed."""
-        for key in [key for key in self._balancers if key[0] == service]:
-            del self._balancers[key]
+        for key in self._keys.pop(service, ()):
+            self._balancers.pop(key, None)
         self.on_change(service)
 
     def endpoints(self) -> Iterator[Endpoint]:

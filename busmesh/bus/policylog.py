@@ -1,0 +1,159 @@
+"""The policy log: an append-only JetStream stream whose sequence number *is* the revision number.
+
+Appending states the sequence expected, so of two operators publishing at once one wins and the other is told.
+The stream is never the only copy: every agent keeps the log on disk, and :meth:`PolicyLog.restore` refills an
+empty stream from it, entry by entry, with the same numbers.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Any
+
+from busmesh.bus.bus import Bus, Message
+from busmesh.errors import BusmeshError, BusUnavailable
+from busmesh.names import Subjects
+
+#: One revision, envelope included.
+MAX_ENTRY = 640 * 1024
+_WRONG_SEQUENCE = (10071, 10070)
+_NO_STREAM = 10059
+
+
+class RevisionConflict(BusmeshError):
+    """Somebody else published a revision first."""
+
+
+class LogUnavailable(BusUnavailable):
+    """The bus stands, but its JetStream does not answer or is not enabled."""
+
+
+class PolicyLog:
+    """Reads and appends entries; knows nothing of what is in them."""
+
+    def __init__(self, bus: Bus, subjects: Subjects) -> None:
+        self._bus = bus
+        self._stream = subjects.policy_stream
+        self._subject = subjects.revision
+
+    async def _api(self, verb: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Call the JetStream API; None-like answers and errors come back as they are."""
+        payload = json.dumps(body).encode() if body is not None else b""
+        try:
+            answer = await self._bus.request(f"$JS.API.{verb}.{self._stream}", payload, timeout=2.0)
+        except BusUnavailable as error:
+            raise LogUnavailable(
+                f"the policy log cannot be reached: {error.message}",
+                code="BM3101",
+                hint="the NATS server needs JetStream (`busmesh up` enables it; else `nats-server -js`)",
+            ) from None
+        return _json(answer)
+
+    async def last(self) -> int:
+        """Return the number of the last revision, 0 for an empty log or none at all."""
+        answer = await self._api("STREAM.INFO")
+        if "error" in answer:
+            if answer["error"].get("err_code") == _NO_STREAM:
+                return 0
+            raise _refused(answer)
+        return int(answer["state"]["last_seq"])
+
+    async def ensure(self) -> None:
+        """Make the stream unless it exists."""
+        answer = await self._api(
+            "STREAM.CREATE",
+            {
+                "name": self._stream,
+                "subjects": [self._subject],
+                "retention": "limits",
+                "storage": "file",
+                "discard": "new",
+                "max_msg_size": MAX_ENTRY,
+                "max_msgs": -1,
+                "max_bytes": -1,
+                "max_age": 0,
+                "num_replicas": 1,
+                "allow_direct": True,
+                "deny_delete": True,
+                "deny_purge": True,
+            },
+        )
+        if "error" in answer and answer["error"].get("err_code") != 10058:  # exists with another configuration
+            raise _refused(answer)
+
+    async def read(self, after: int) -> list[tuple[int, bytes]]:
+        """Return (number, entry) of every revision after ``after``, in order.
+
+        Raises:
+            LogUnavailable: no JetStream, or it stopped answering in the middle.
+        """
+        entries: list[tuple[int, bytes]] = []
+        last = await self.last()
+        while after < last:
+            answer = await self._api("STREAM.MSG.GET", {"seq": after + 1})
+            if "error" in answer:
+                raise _refused(answer)
+            entries.append((after + 1, _entry(answer)))
+            after += 1
+        return entries
+
+    async def append(self, entry: bytes, number: int) -> None:
+        """Append the entry that must become revision ``number``.
+
+        Raises:
+            RevisionConflict: the log has another length.
+            LogUnavailable: nobody stored it.
+        """
+        try:
+            answer = await self._bus.request(
+                self._subject, entry, timeout=3.0, headers={"Nats-Expected-Last-Sequence": str(number - 1)}
+            )
+        except BusUnavailable as error:
+            raise LogUnavailable(f"the revision was not stored: {error.message}", code="BM3102") from None
+        result = _json(answer)
+        if "error" in result:
+            if result["error"].get("err_code") in _WRONG_SEQUENCE:
+                raise RevisionConflict(
+                    f"revision {number} was published by somebody else a moment ago",
+                    code="BM2203",
+                    hint="look at `busmesh policy history` and publish again",
+                )
+            raise _refused(result)
+
+    async def restore(self, entries: list[bytes]) -> bool:
+        """Refill an empty log with ``entries``, the first of which is revision 1.
+
+        Returns:
+            False if somebody else is refilling it; then there is nothing left to do.
+        """
+        await self.ensure()
+        for number, entry in enumerate(entries, start=1):
+            try:
+                await self.append(entry, number)
+            except RevisionConflict:
+                return False
+        return True
+
+
+def _json(message: Message) -> dict[str, Any]:
+    try:
+        answer = json.loads(message.payload)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise LogUnavailable("JetStream answered with something else than an object", code="BM3103")
+    return answer
+
+
+def _entry(answer: dict[str, Any]) -> bytes:
+    try:
+        return base64.b64decode(answer["message"]["data"], validate=True)
+    except (KeyError, TypeError, binascii.Error):
+        raise LogUnavailable("JetStream answered with a message that cannot be read", code="BM3103") from None
+
+
+def _refused(answer: dict[str, Any]) -> LogUnavailable:
+    error = answer.get("error", {})
+    return LogUnavailable(f"JetStream refused: {error.get('description', error)}", code="BM3103")

@@ -1,0 +1,246 @@
+"""Sessions come about here: TLS handshakes whose messages travel over the bus.
+
+Two questions and two answers on ``session.<instance>``: the caller's ClientHello, answered by the server's
+flight; the caller's certificate and Finished, answered by the session's number, written inside TLS. Whoever
+accepts pays for public-key work, so it is bounded per second and in how many are half-way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+
+from busmesh.bus.bus import Bus
+from busmesh.errors import BusmeshError, RemoteProtocolError
+from busmesh.identity.handshake import Handshake
+from busmesh.identity.holder import Identity
+from busmesh.names import ServiceName, SpiffeId, Subjects
+from busmesh.wire.frame import Session
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+MAX_MESSAGE = 32 * 1024
+HALF_WAY_MAX = 512
+HALF_WAY_S = 5.0
+#: Handshakes begun per second; a handshake costs the accepting side about 0.7 ms.
+NEW_PER_S = 300
+STEP_TIMEOUT_S = 1.0
+
+
+def _pack(identifier: bytes, data: bytes) -> bytes:
+    return msgpack.packb([VERSION, identifier, data])  # type: ignore[no-any-return]
+
+
+def _unpack(message: bytes) -> tuple[bytes, bytes]:
+    """Read (handshake id, TLS bytes).
+
+    Raises:
+        RemoteProtocolError: anything else.
+    """
+    if len(message) > MAX_MESSAGE:
+        raise RemoteProtocolError("a handshake message of too many bytes", code="BM4301")
+    try:
+        fields: Any = msgpack.unpackb(message, max_buffer_size=MAX_MESSAGE)
+    except Exception as error:  # msgpack raises a dozen kinds on hostile input
+        raise RemoteProtocolError(f"a handshake message that cannot be read: {type(error).__name__}") from None
+    match fields:
+        case [int(version), bytes(identifier), bytes(data)]:
+            if version != VERSION:
+                raise RemoteProtocolError(f"a handshake of version {version}; this agent speaks {VERSION}", code="BM4302")
+            if len(identifier) != 16:
+                raise RemoteProtocolError("a handshake without an id", code="BM4301")
+            return identifier, data
+    raise RemoteProtocolError("a handshake message that cannot be read", code="BM4301")
+
+
+async def open_session(
+    bus: Bus, subjects: Subjects, identity: Identity, service: ServiceName, instance: str
+) -> Session:
+    """Shake hands with an instance; it must prove to be exactly that instance of that service.
+
+    Raises:
+        BusmeshError: nobody listens, no answer in time, or the proof fails.
+    """
+    expected = SpiffeId.workload(subjects.mesh, service, instance)
+    handshake = Handshake.client(identity.tls, expected)
+    identifier = secrets.token_bytes(16)
+    subject = subjects.session(instance)
+    data = handshake.feed(b"", time.time())
+    for _ in range(2):
+        answer = await bus.request(subject, _pack(identifier, data), timeout=STEP_TIMEOUT_S)
+        echoed, incoming = _unpack(answer.payload)
+        if echoed != identifier:
+            raise RemoteProtocolError("an answer to another handshake", code="BM4301")
+        data = handshake.feed(incoming, time.time())
+    if not handshake.done:
+        raise RemoteProtocolError(f"the handshake with {instance} did not come to its end", code="BM4303")
+    number = _session_number(handshake.read())
+    keys = handshake.keys
+    return Session(
+        number,
+        handshake.peer.id,
+        send=(keys.client_key, keys.client_iv),
+        receive=(keys.server_key, keys.server_iv),
+    )
+
+
+def _session_number(parameters: bytes) -> int:
+    try:
+        fields: Any = msgpack.unpackb(parameters, max_buffer_size=256)
+    except Exception as error:  # as above
+        raise RemoteProtocolError(f"session parameters that cannot be read: {type(error).__name__}") from None
+    match fields:
+        case {"session": int(number)} if 0 < number < 1 << 63:
+            return number
+    raise RemoteProtocolError("session parameters without a number", code="BM4301")
+
+
+def _is_workload(peer: SpiffeId) -> bool:
+    return peer.service is not None
+
+
+class Acceptor:
+    """The accepting side.
+
+    Args:
+        bus: the connection to answer on.
+        subjects: the mesh's subjects.
+        identity: this instance's.
+        accept: gets each new session and the fingerprint of the peer's certificate.
+    """
+
+    def __init__(
+        self, bus: Bus, subjects: Subjects, identity: Identity, accept: Callable[[Session, str], None]
+    ) -> None:
+        self._bus = bus
+        self._subjects = subjects
+        self._identity = identity
+        self._accept = accept
+        self._half_way: OrderedDict[bytes, tuple[Handshake, float]] = OrderedDict()
+        self._second = 0
+        self._begun = 0
+        self.completed = 0
+        self.refused = 0
+
+    def on_message(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
+        """Take a message on this instance's session subject."""
+        if not reply.startswith(f"{self._subjects.root}.inbox.".encode()):
+            self.refused += 1  # an answer there would go to somebody who did not ask
+            return
+        try:
+            identifier, data = _unpack(payload)
+        except RemoteProtocolError as error:
+            self.refused += 1
+            log.info("a handshake message was dropped: %s", error)
+            return
+        answer = self._step(identifier, data)
+        if answer and self._bus.connected:
+            self._bus.publish(reply.decode("ascii", "replace"), _pack(identifier, answer))
+
+    def _step(self, identifier: bytes, data: bytes) -> bytes:
+        """Bring one handshake forward; return what to send back, if anything."""
+        now = time.monotonic()
+        known = self._half_way.pop(identifier, None)
+        if known is None:
+            if not self._admit(now):
+                self.refused += 1
+                return b""
+            handshake = Handshake.server(self._identity.tls, _is_workload)
+        else:
+            handshake = known[0]
+        try:
+            answer = handshake.feed(data, time.time())
+        except BusmeshError as error:
+            self.refused += 1
+            log.info("a handshake was refused: %s", error)
+            return handshake.alert  # so that an honest peer fails at once instead of waiting
+        if not handshake.done:
+            self._half_way[identifier] = (handshake, now)
+            return answer
+        # Random: a number tells nothing about how many there are, and two lives of an agent share none.
+        number = secrets.randbits(62) + 1
+        peer, keys = handshake.peer, handshake.keys
+        session = Session(
+            number, peer.id, send=(keys.server_key, keys.server_iv), receive=(keys.client_key, keys.client_iv)
+        )
+        self._accept(session, peer.fingerprint)
+        self.completed += 1
+        return answer + handshake.write(msgpack.packb({"session": number}))
+
+    def _admit(self, now: float) -> bool:
+        """Bound the public-key work that strangers can cause."""
+        while self._half_way:
+            _, since = next(iter(self._half_way.values()))
+            if now - since < HALF_WAY_S and len(self._half_way) < HALF_WAY_MAX:
+                break
+            self._half_way.popitem(last=False)
+        if int(now) != self._second:
+            self._second, self._begun = int(now), 0
+        self._begun += 1
+        return self._begun <= NEW_PER_S
+
+    def statistics(self) -> dict[str, int]:
+        return {"half_way": len(self._half_way), "completed": self.completed, "refused": self.refused}
+
+
+class Sessions:
+    """Opens sessions to endpoints in the background, again and again until they stand.
+
+    Args:
+        open_one: shakes hands with one instance.
+        opened: gets (key, session) for each session that stands.
+    """
+
+    def __init__(
+        self,
+        open_one: Callable[[ServiceName, str], Any],
+        opened: Callable[[ServiceName, str, Session], None],
+    ) -> None:
+        self._open_one = open_one
+        self._opened = opened
+        self._opening: dict[tuple[ServiceName, str], asyncio.Task[None]] = {}
+        self.failures = 0
+
+    def want(self, service: ServiceName, instance: str) -> None:
+        """Begin a handshake unless one is under way."""
+        key = (service, instance)
+        if key not in self._opening:
+            task = asyncio.get_running_loop().create_task(self._open(service, instance))
+            self._opening[key] = task
+            task.add_done_callback(lambda _: self._opening.pop(key, None))
+
+    def unwant(self, service: ServiceName, instance: str) -> None:
+        task = self._opening.get((service, instance))
+        if task is not None:
+            task.cancel()
+
+    async def _open(self, service: ServiceName, instance: str) -> None:
+        pause = 0.05
+        while True:
+            try:
+                session = await self._open_one(service, instance)
+            except BusmeshError as error:
+                self.failures += 1
+                log.info("no session with %s of %s yet: %s", instance, service, error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 2.0)
+            else:
+                self._opened(service, instance, session)
+                return
+
+    async def stop(self) -> None:
+        tasks = list(self._opening.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def statistics(self) -> dict[str, int]:
+        return {"opening": len(self._opening), "failures": self.failures}
