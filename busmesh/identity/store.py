@@ -1,0 +1,212 @@
+"""Keys and certificates on disk: ``$BUSMESH_HOME`` and the folder of each agent.
+
+Folders are 0700 and files 0600, whatever the umask; a key that others can read is refused, not mended in
+silence, because it may have been read already. Files are replaced by rename after fsync, so a crash leaves
+the old one or the new one. A ``.key`` file holds the key *and* its certificate, since two files cannot be
+replaced at once; the ``.crt`` beside it is for people and tools.
+
+::
+
+    ca/root.key  ca/root.crt          the authority, on its machine only
+    ca/grants/<token>.json            what each join token allows
+    operator/<name>.key  .crt         who signs policies
+    join-token                        lets local agents in
+    context.json                      bus URL and mesh name, for commands without flags
+    trust.crt                         the roots
+    agents/<instance>/svid.key  svid.crt  trust.crt  policies/
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from busmesh.identity import files
+from busmesh.identity.ca import CertificateAuthority
+from busmesh.identity.jointoken import Grant, JoinToken
+from busmesh.identity.svid import Svid
+from busmesh.identity.trust import TrustBundle
+from busmesh.names import token
+
+TRUST = "trust.crt"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """How commands without flags find the mesh."""
+
+    bus: str
+    mesh: str
+
+
+class AgentHome:
+    """What one agent keeps across restarts, so that it starts while authority and policy log are down."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"<AgentHome {self.path}>"
+
+    @property
+    def policies(self) -> Path:
+        """The folder of the policy cache, made if missing."""
+        return files.private_folder(self.path / "policies")
+
+    def svid(self) -> Svid:
+        """Return the stored SVID; whether it is still valid is for a verifier to say.
+
+        Raises:
+            NotFound: none is stored (code BM4501).
+            IdentityError: readable by others (code BM4502), or corrupt (BM4503).
+        """
+        return files.read_svid(self.path / "svid.key")
+
+    def save_svid(self, svid: Svid) -> None:
+        files.write_svid(self.path / "svid.key", svid)
+
+    def trust(self, mesh: str) -> TrustBundle:
+        """Return the stored roots of ``mesh``.
+
+        Raises:
+            NotFound: none are stored (code BM4501).
+            IdentityError: they are not roots of ``mesh``, or others can write the file.
+        """
+        return files.read_trust(self.path / TRUST, mesh)
+
+    def save_trust(self, bundle: TrustBundle) -> None:
+        files.write(self.path / TRUST, bundle.to_pem())
+
+
+class Home:
+    """``$BUSMESH_HOME``: what ``busmesh up`` keeps, and where the other commands find the mesh.
+
+    Every reading method raises NotFound (code BM4501) if nothing is stored, IdentityError if others may read
+    what is secret (BM4502) or the file is corrupt (BM4503); both name the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def default(cls, environ: Mapping[str, str]) -> Home:
+        """Return the home that ``BUSMESH_HOME`` names, or ``~/.busmesh``."""
+        return cls(Path(environ.get("BUSMESH_HOME") or "~/.busmesh").expanduser())
+
+    def __repr__(self) -> str:
+        return f"<Home {self.path}>"
+
+    def authority(self, mesh: str) -> CertificateAuthority:
+        """Return the certificate authority of ``mesh``."""
+        path = self.path / "ca" / "root.key"
+        certificate, key = files.read_pair(path)
+        with files.naming(path):
+            return CertificateAuthority(mesh, certificate, key)
+
+    def save_authority(self, ca: CertificateAuthority) -> None:
+        files.write_pair(self.path / "ca" / "root.key", ca.certificate, ca.private_key)
+
+    def grants(self) -> dict[str, Grant]:
+        """Return what each join token allows, by the token's id; empty if there are none."""
+        found = sorted((self.path / "ca" / "grants").glob("*.json"))
+        grants = (_grant(path) for path in found)
+        return {grant.token.id: grant for grant in grants}
+
+    def save_grant(self, grant: Grant) -> None:
+        fields = asdict(grant) | {"token": grant.token.reveal()}
+        files.write(
+            self.path / "ca" / "grants" / f"{token(grant.token.id, 'token')}.json",
+            json.dumps(fields).encode(),
+        )
+
+    def delete_grant(self, token_id: str) -> None:
+        """Forget a token: nobody joins with it any more; who has joined stays."""
+        (self.path / "ca" / "grants" / f"{token(token_id, 'token')}.json").unlink(missing_ok=True)
+
+    def operator(self, name: str) -> Svid:
+        """Return the SVID of the operator ``name``."""
+        return files.read_svid(self._operator(name))
+
+    def operators(self) -> list[str]:
+        """Return the names of the operators whose keys are here."""
+        return sorted(path.stem for path in (self.path / "operator").glob("*.key"))
+
+    def save_operator(self, svid: Svid) -> None:
+        files.write_svid(self._operator(svid.id.operator), svid)
+
+    def join_token(self) -> JoinToken:
+        return read_join_token(self.path / "join-token")
+
+    def save_join_token(self, join_token: JoinToken) -> None:
+        save_join_token(self.path / "join-token", join_token)
+
+    def context(self) -> Context:
+        path = self.path / "context.json"
+        fields = _json(path)
+        bus, mesh = fields.get("bus"), fields.get("mesh")
+        if not isinstance(bus, str) or not isinstance(mesh, str):
+            raise files.corrupt(path, "it lacks bus or mesh")
+        with files.naming(path):
+            return Context(bus, token(mesh, "mesh"))
+
+    def save_context(self, context: Context) -> None:
+        files.write(self.path / "context.json", json.dumps(asdict(context)).encode())
+
+    def trust(self, mesh: str) -> TrustBundle:
+        """Return the roots of ``mesh``."""
+        return files.read_trust(self.path / TRUST, mesh)
+
+    def save_trust(self, bundle: TrustBundle) -> None:
+        files.write(self.path / TRUST, bundle.to_pem())
+
+    def agent(self, instance: str) -> AgentHome:
+        """Return the home of one agent; its folder is made when something is stored.
+
+        Raises:
+            InvalidName: ``instance`` is not a name.
+        """
+        return AgentHome(self.path / "agents" / token(instance, "instance"))
+
+    def _operator(self, name: str) -> Path:
+        return self.path / "operator" / f"{token(name, 'operator')}.key"
+
+
+def read_join_token(path: Path) -> JoinToken:
+    """Read a token file from anywhere (``--join FILE``).
+
+    Raises:
+        NotFound: there is none (code BM4501).
+        IdentityError: others can read it (code BM4502), or it is no token (BM4503).
+    """
+    with files.naming(path):
+        return JoinToken.parse(files.read(path, secret=True).decode("ascii", "replace"))
+
+
+def save_join_token(path: Path, join_token: JoinToken) -> None:
+    """Write a token file of mode 0600, to be carried to another machine."""
+    files.write(path, f"{join_token.reveal()}\n".encode(), anywhere=True)
+
+
+def _grant(path: Path) -> Grant:
+    fields = _json(path, secret=True)
+    text, expires = fields.get("token"), fields.get("expires")
+    service, namespace = fields.get("service"), fields.get("namespace")
+    if not (isinstance(text, str) and isinstance(service, str) and isinstance(namespace, str)):
+        raise files.corrupt(path, "it lacks token, service or namespace")
+    if expires is not None and not isinstance(expires, int | float):
+        raise files.corrupt(path, "expires is not a number")
+    with files.naming(path):
+        return Grant(JoinToken.parse(text), service, namespace, expires)
+
+
+def _json(path: Path, *, secret: bool = False) -> dict[str, Any]:
+    try:
+        fields = json.loads(files.read(path, secret=secret))
+    except (ValueError, RecursionError):
+        raise files.corrupt(path, "it is not JSON") from None
+    if not isinstance(fields, dict):
+        raise files.corrupt(path, "it is not a JSON object")
+    return fields
