@@ -64,7 +64,7 @@ class Rule:
     Attributes:
         name: a label for telemetry, of low cardinality: it comes from a document, never from a request.
         matches: None stands for "always".
-        timeout: seconds for the whole request, all tries included; None if the policy sets none.
+        timeout: seconds for the whole request, all tries included; None if the policy sets none, or ``0s``.
     """
 
     name: str

@@ -39,7 +39,7 @@ def read_yaml(data: bytes, file: str) -> list[YamlDocument]:
         InvalidDocuments: anything outside the subset, with its line and column.
     """
     if len(data) > MAX_BYTES:
-        raise _refusal(file, "BM1103", f"the file has {len(data)} bytes, more than 1 MiB", Position())
+        raise _refusal(file, "BM1103", "the file is larger than 1 MiB", Position())
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -89,7 +89,7 @@ def _events(text: str, file: str) -> Iterator[Any]:
     except yaml.MarkedYAMLError as error:
         where = _mark(error.problem_mark or error.context_mark)
         message = f"not YAML: {error.problem or error.context}"
-        hint = "indent with spaces" if "\\t" in message else ""
+        hint = "indent with spaces" if "tab" in message else ""
         raise _refusal(file, "BM1101", message, where, hint) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # no mark: a directive or an escape
         raise _refusal(file, "BM1101", f"not YAML: {error}", Position()) from None

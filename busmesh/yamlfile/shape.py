@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from types import UnionType
@@ -29,7 +30,8 @@ def findings_of(
         model: the model, for the names of its valid fields.
         known: looked at for each unknown field, before it is called unknown.
     """
-    return [_finding_of(dict(detail), document, model, known) for detail in error.errors(include_url=False)]
+    found = [_finding_of(dict(detail), document, model, known) for detail in error.errors(include_url=False)]
+    return sorted(found, key=lambda finding: (finding.line, finding.column))
 
 
 def _finding_of(
@@ -58,7 +60,7 @@ def _finding_of(
     message = f"{dotted(path) or 'the document'} {_lower_first(detail['msg'])}"
     if kind.endswith("_type"):
         scalar = isinstance(detail["input"], bool | int | float)
-        hint = f'put it in quotes: "{detail["input"]}"' if kind == "string_type" and scalar else ""
+        hint = f'put it in quotes: "{json.dumps(detail["input"])}"' if kind == "string_type" and scalar else ""
         return document.finding("BM1203", message, path, hint=hint)
     guess = nearest(str(detail["input"]), re.findall(r"'([^']*)'", str(context.get("expected", ""))))
     return document.finding("BM1204", message, path, hint=f"did you mean {guess!r}?" if guess else "")

@@ -1,0 +1,87 @@
+"""What one document means, looked at by itself: sums, names given twice, rules that nobody reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from busmesh.policy.destination import DestinationSpec
+from busmesh.policy.documents import Document
+from busmesh.policy.route import HttpMatch, HttpRoute, RouteDestination, RouteSpec
+from busmesh.yamlfile import Finding, Path
+
+
+def check_document(document: Document) -> list[Finding]:
+    """Return what is wrong or doubtful in a document whatever else there is."""
+    match document.spec:
+        case RouteSpec() as spec:
+            return [*_hosts(document, spec), *_rules(document, spec)]
+        case DestinationSpec() as spec:
+            return list(_subsets(document, spec))
+
+
+def _hosts(document: Document, spec: RouteSpec) -> Iterator[Finding]:
+    seen = set()
+    for index, host in enumerate(spec.hosts):
+        service = document.service(host)
+        if service in seen:
+            path = ("spec", "hosts", index)
+            yield document.finding("BM2102", f"the host {service} stands twice here", path, hint="remove one")
+        seen.add(service)
+
+
+def _rules(document: Document, spec: RouteSpec) -> Iterator[Finding]:
+    caught_by: int | None = None
+    names: set[str] = set()
+    for index, rule in enumerate(spec.http):
+        path: Path = ("spec", "http", index)
+        if caught_by is not None:
+            message = f"this rule is never reached: http[{caught_by}] takes every request"
+            yield document.finding("BM2107", message, path, level="warning", hint="put it before that one")
+        elif not rule.match or any(is_catch_all(entry) for entry in rule.match):
+            caught_by = index
+        if rule.name is not None and rule.name in names:
+            message = f"two rules are called {rule.name!r}"
+            yield document.finding("BM2108", message, (*path, "name"), hint="telemetry needs two names")
+        names.add(rule.name or "")
+        yield from _weights(document, rule, (*path, "route"))
+
+
+def is_catch_all(entry: HttpMatch) -> bool:
+    """Whether an entry of a match holds for every request of every caller."""
+    conditions = {
+        name
+        for name in entry.model_fields_set
+        if name not in ("name", "gateways", "ignore_uri_case") and getattr(entry, name)
+    }
+    return not conditions or (conditions == {"uri"} and entry.uri is not None and entry.uri.prefix == "/")
+
+
+def _weights(document: Document, rule: HttpRoute, path: Path) -> Iterator[Finding]:
+    weights = relative_weights(rule.route)
+    if not any(weights):
+        yield document.finding(
+            "BM2105", "no destination has a weight above 0", path, hint="give one a weight"
+        )
+    elif len(weights) > 1 and sum(weights) != 100:
+        message = f"the weights add up to {sum(weights)}, not 100"
+        absent = any(target.weight is None for target in rule.route)
+        hint = "a destination without weight counts as 0" if absent else "make them add up to 100"
+        yield document.finding("BM2104", message, path, hint=hint)
+
+
+def relative_weights(route: tuple[RouteDestination, ...]) -> list[int]:
+    """Return the weights of a rule's destinations: a single one without weight gets everything."""
+    if len(route) == 1 and route[0].weight is None:
+        return [100]
+    return [target.weight or 0 for target in route]
+
+
+def _subsets(document: Document, spec: DestinationSpec) -> Iterator[Finding]:
+    seen = set()
+    for index, subset in enumerate(spec.subsets):
+        if subset.name in seen:
+            path = ("spec", "subsets", index, "name")
+            yield document.finding(
+                "BM2106", f"the subset {subset.name!r} stands twice", path, hint="remove one"
+            )
+        seen.add(subset.name)

@@ -1,0 +1,231 @@
+"""Policy documents: native ones and Istio's, read into one form.
+
+A document keeps what was published, as plain data, because ``policy get`` gives that back and the digest
+covers it; and the spec that was read from it, because everything else works on that. A VirtualService and
+a Route that say the same have the same kind of key and the same spec.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field, ValidationError
+
+from busmesh.errors import InvalidDocument
+from busmesh.names import DEFAULT_NAMESPACE, ServiceName
+from busmesh.policy.destination import DestinationSpec
+from busmesh.policy.fields import DocumentName, Model, Token, resolve_host
+from busmesh.policy.plain import canonical, check_plain
+from busmesh.policy.route import RouteSpec, VirtualServiceSpec
+from busmesh.policy.unsupported import KINDS_NOT_YET, field_not_yet
+from busmesh.yamlfile import (
+    Finding,
+    InvalidDocuments,
+    Path,
+    Plain,
+    YamlDocument,
+    findings_of,
+    nearest,
+    read_yaml,
+    refuse_errors,
+    shorten,
+)
+from busmesh.yamlfile.findings import Level
+
+Kind = Literal["Destination", "Route"]
+NATIVE = "busmesh/v1"
+ISTIO = ("networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3")
+
+
+class Metadata(Model):
+    """What a document is called."""
+
+    name: DocumentName
+    namespace: Token = DEFAULT_NAMESPACE
+    labels: dict[str, str] = Field({}, description="For people and tools; without meaning here.")
+    annotations: dict[str, str] = Field({}, description="As labels.")
+
+
+class IstioMetadata(Metadata):
+    """As Kubernetes gives it out: what its API server adds says nothing about routing and is let through."""
+
+    creation_timestamp: Any = Field(None, alias="creationTimestamp")
+    finalizers: Any = None
+    generation: Any = None
+    managed_fields: Any = Field(None, alias="managedFields")
+    owner_references: Any = Field(None, alias="ownerReferences")
+    resource_version: Any = Field(None, alias="resourceVersion")
+    uid: Any = None
+
+
+class RouteDocument(Model):
+    """A Route: how requests addressed to some services are routed."""
+
+    api_version: Literal["busmesh/v1"] = Field(alias="apiVersion")
+    kind: Literal["Route"]
+    metadata: Metadata
+    spec: RouteSpec
+
+
+class DestinationDocument(Model):
+    """A Destination: the subsets of a service, and how requests are spread over its instances."""
+
+    api_version: Literal["busmesh/v1"] = Field(alias="apiVersion")
+    kind: Literal["Destination"]
+    metadata: Metadata
+    spec: DestinationSpec
+
+
+IstioVersion = Literal[
+    "networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"
+]
+
+
+class VirtualServiceDocument(Model):
+    """Istio's VirtualService, as far as busmesh supports it."""
+
+    api_version: IstioVersion = Field(alias="apiVersion")
+    kind: Literal["VirtualService"]
+    metadata: IstioMetadata
+    spec: VirtualServiceSpec
+    status: dict[str, Any] = Field({}, description="Written by Kubernetes, without meaning here.")
+
+
+class DestinationRuleDocument(Model):
+    """Istio's DestinationRule, as far as busmesh supports it."""
+
+    api_version: IstioVersion = Field(alias="apiVersion")
+    kind: Literal["DestinationRule"]
+    metadata: IstioMetadata
+    spec: DestinationSpec
+    status: dict[str, Any] = Field({}, description="Written by Kubernetes, without meaning here.")
+
+
+AnyDocument = RouteDocument | DestinationDocument | VirtualServiceDocument | DestinationRuleDocument
+
+#: The kind as written -> (the versions it may have, its model, its kind in a key).
+KINDS: dict[str, tuple[tuple[str, ...], type[AnyDocument], Kind]] = {
+    "Route": ((NATIVE,), RouteDocument, "Route"),
+    "Destination": ((NATIVE,), DestinationDocument, "Destination"),
+    "VirtualService": (ISTIO, VirtualServiceDocument, "Route"),
+    "DestinationRule": (ISTIO, DestinationRuleDocument, "Destination"),
+}
+
+
+class DocumentKey(NamedTuple):
+    """The identity of a document; publishing another of the same key replaces it."""
+
+    kind: Kind
+    namespace: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> DocumentKey:
+        """Read ``route/orders`` or ``route/shop/orders``; the kind in any case, Istio's kinds too.
+
+        Raises:
+            InvalidDocument: another form, or a kind that there is not.
+        """
+        kinds = {name.lower(): identity for name, (_, _, identity) in KINDS.items()}
+        kind, *rest = text.split("/")
+        if kind.lower() not in kinds or len(rest) not in (1, 2) or not all(rest):
+            raise InvalidDocument(
+                f"{shorten(text)!r} names no document",
+                code="BM1219",
+                hint="write KIND/NAME or KIND/NAMESPACE/NAME, for example route/orders",
+            )
+        namespace = rest[0] if len(rest) == 2 else DEFAULT_NAMESPACE
+        return cls(kinds[kind.lower()], namespace, rest[-1])
+
+    def __str__(self) -> str:
+        where = "" if self.namespace == DEFAULT_NAMESPACE else f"{self.namespace}/"
+        return f"{self.kind}/{where}{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document that is well-formed; whether it fits its neighbours is for ``validate`` to say.
+
+    Attributes:
+        plain: as published.
+        spec: what it says; ``RouteSpec`` for the kind Route, ``DestinationSpec`` for Destination.
+        text: ``plain`` as canonical JSON; two documents are equal when this is.
+        source: where it was read, for findings.
+    """
+
+    key: DocumentKey
+    text: str
+    plain: Plain = field(compare=False, repr=False)
+    spec: RouteSpec | DestinationSpec = field(compare=False, repr=False)
+    source: YamlDocument = field(compare=False, repr=False)
+
+    @classmethod
+    def from_plain(cls, value: object, *, file: str = "") -> Document:
+        """Read a document that came as data, from the bus or the disk.
+
+        Raises:
+            InvalidDocument: it is none that this version of busmesh knows.
+        """
+        return _read(YamlDocument(check_plain(value), file))
+
+    def service(self, host: str) -> ServiceName:
+        """Return the service that a host in this document means."""
+        return resolve_host(host, self.key.namespace)
+
+    def finding(
+        self, code: str, message: str, path: Path, *, hint: str = "", level: Level = "error"
+    ) -> Finding:
+        """Make a finding about what stands at ``path`` of this document."""
+        return self.source.finding(code, message, path, hint=hint, level=level)
+
+
+def parse_documents(data: bytes, file: str) -> list[Document]:
+    """Read every document of a file.
+
+    Raises:
+        InvalidDocument: with every finding about any of them.
+    """
+    documents: list[Document] = []
+    findings: list[Finding] = []
+    for source in read_yaml(data, file):
+        try:
+            documents.append(_read(source))
+        except InvalidDocuments as error:
+            findings.extend(error.findings)
+    refuse_errors(findings)
+    return documents
+
+
+def _read(source: YamlDocument) -> Document:
+    model, identity = _model_for(source)
+    try:
+        read = model.model_validate(source.data)
+    except ValidationError as error:
+        raise InvalidDocuments(findings_of(error, source, model, field_not_yet)) from None
+    spec = read.spec.as_route() if isinstance(read.spec, VirtualServiceSpec) else read.spec
+    key = DocumentKey(identity, read.metadata.namespace, read.metadata.name)
+    return Document(key, canonical(source.data), source.data, spec, source)
+
+
+def _model_for(source: YamlDocument) -> tuple[type[AnyDocument], Kind]:
+    data = source.data
+    if not isinstance(data, dict):
+        raise InvalidDocuments([source.finding("BM1203", "a document is a mapping", ())])
+    for name in ("apiVersion", "kind"):
+        if not isinstance(data.get(name), str):
+            raise InvalidDocuments([source.finding("BM1202", f"{name} is missing", (name,))])
+    version, kind = str(data["apiVersion"]), str(data["kind"])
+    if kind in KINDS and version in KINDS[kind][0]:
+        return KINDS[kind][1:]
+    if code := KINDS_NOT_YET.get((version.partition("/")[0], kind)):
+        raise InvalidDocuments([source.finding(code, f"the kind {kind} is not supported yet", ("kind",))])
+    if kind in KINDS:
+        versions = " or ".join(KINDS[kind][0])
+        message = f"a {kind} of {shorten(version)!r} is not known"
+        raise InvalidDocuments([source.finding("BM1206", message, ("apiVersion",), hint=f"write {versions}")])
+    guess = nearest(kind, KINDS)
+    hint = f"did you mean {guess}?" if guess else f"known: {', '.join(KINDS)}"
+    raise InvalidDocuments(
+        [source.finding("BM1205", f"unknown kind {shorten(kind)!r}", ("kind",), hint=hint)]
+    )

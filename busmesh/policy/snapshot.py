@@ -1,0 +1,81 @@
+"""A policy set compiled for one caller: what a request asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from busmesh.decide.route import DEFAULT_BALANCER, Balancer, Rule, ServicePolicy, Target
+from busmesh.decide.split import Split
+from busmesh.names import ServiceName
+
+#: The telemetry label of requests to a service that no Route speaks for.
+DEFAULT_RULE = "default"
+#: Services without a Route whose default policy is kept. A caller names services at will, so it has a bound.
+MAX_DEFAULTS = 1024
+
+
+class Snapshot:
+    """Everything that a request needs to know of the policies; made once per revision.
+
+    Nothing in it changes but the place in each split, and a bounded cache of default policies.
+
+    Attributes:
+        number: of the revision.
+        digest: of the policy set.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        digest: str,
+        policies: Mapping[ServiceName, ServicePolicy],
+        subsets: Mapping[tuple[ServiceName, str], Mapping[str, str]],
+        balancers: Mapping[tuple[ServiceName, str | None], Balancer],
+    ) -> None:
+        """``subsets`` and ``balancers`` are what Destinations declare; subset None is the whole service."""
+        self.number = number
+        self.digest = digest
+        self._policies = policies
+        self._subsets = subsets
+        self._balancers = balancers
+        self._defaults: dict[ServiceName, ServicePolicy] = {}
+
+    def service(self, name: ServiceName) -> ServicePolicy:
+        """Return what applies to requests addressed to ``name``: without a Route, all its instances."""
+        policy = self._policies.get(name) or self._defaults.get(name)
+        if policy is None:
+            policy = ServicePolicy(name, (Rule(DEFAULT_RULE, Split([(self.target(name), 1)], 0.0)),))
+            if len(self._defaults) >= MAX_DEFAULTS:
+                del self._defaults[next(iter(self._defaults))]
+            self._defaults[name] = policy
+        return policy
+
+    def referenced(self, name: ServiceName) -> frozenset[ServiceName]:
+        """Return every service that requests addressed to ``name`` may be sent to.
+
+        Those of weight 0 are included: a canary that waits at 0 should be known when it gets its first 1 %.
+        """
+        rules = self.service(name).rules
+        return frozenset(target.service for rule in rules for target, _ in rule.split.choices)
+
+    def target(self, service: ServiceName, subset: str | None = None) -> Target:
+        """Return a destination without header operations, with its labels and balancer."""
+        return Target(service, subset, self.subset_labels(service, subset), self.balancer(service, subset))
+
+    def subset_labels(self, service: ServiceName, subset: str | None) -> Mapping[str, str]:
+        """Return what an instance must carry to be of the subset; undeclared, the version of that name."""
+        if subset is None:
+            return {}
+        declared = self._subsets.get((service, subset))
+        return {"version": subset} if declared is None else declared
+
+    def balancer(self, service: ServiceName, subset: str | None = None) -> Balancer:
+        """Return how an instance of the subset, or of the whole service, is chosen."""
+        whole = self._balancers.get((service, None), DEFAULT_BALANCER)
+        return self._balancers.get((service, subset), whole)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Snapshot number={self.number} digest={self.digest[:12]} services={len(self._policies)}"
+            f" subsets={len(self._subsets)} defaults={len(self._defaults)}>"
+        )

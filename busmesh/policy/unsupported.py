@@ -1,0 +1,110 @@
+"""What Istio knows and busmesh does not yet, each with a code of its own.
+
+Such a field is refused. Taking a document and leaving out its retries or its fault would be a
+document that says one thing and a mesh that does another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel
+
+from busmesh.policy.destination import DestinationSpec, LoadBalancer, TrafficPolicy
+from busmesh.policy.fields import Model
+from busmesh.policy.route import (
+    DestinationRef,
+    HttpMatch,
+    HttpRule,
+    RouteMatch,
+    RouteSpec,
+    VirtualServiceSpec,
+)
+
+_ONE_ADDRESS = "an instance has one application address: remove it"
+_EVERYWHERE = "documents hold for the whole mesh: remove it"
+
+#: Model -> field -> (code, hint). A subclass has the fields of its base.
+NOT_YET: Mapping[type[Model], Mapping[str, tuple[str, str]]] = {
+    HttpRule: {
+        "retries": ("BM1301", ""),
+        "fault": ("BM1302", ""),
+        "mirror": ("BM1303", ""),
+        "mirrors": ("BM1303", ""),
+        "mirrorPercent": ("BM1303", ""),
+        "mirror_percent": ("BM1303", ""),
+        "mirrorPercentage": ("BM1303", ""),
+        "rewrite": ("BM1304", ""),
+        "redirect": ("BM1305", ""),
+        "directResponse": ("BM1306", ""),
+        "corsPolicy": ("BM1307", ""),
+        "delegate": ("BM1308", ""),
+    },
+    RouteSpec: {
+        "tcp": ("BM1309", ""),
+        "tls": ("BM1310", ""),
+        "gateways": ("BM1311", "a Route holds inside the mesh: remove it"),
+        "exportTo": ("BM1312", _EVERYWHERE),
+    },
+    VirtualServiceSpec: {
+        "tcp": ("BM1309", ""),
+        "tls": ("BM1310", ""),
+        "exportTo": ("BM1312", _EVERYWHERE),
+    },
+    HttpMatch: {
+        "scheme": ("BM1313", "inside the mesh every request is http: remove it"),
+        "authority": ("BM1314", "use hosts"),
+        "port": ("BM1315", _ONE_ADDRESS),
+        "statPrefix": ("BM1316", "use name"),
+    },
+    RouteMatch: {"gateways": ("BM1311", "a Route holds inside the mesh: remove it")},
+    DestinationRef: {"port": ("BM1315", _ONE_ADDRESS)},
+    TrafficPolicy: {
+        "outlierDetection": ("BM1330", ""),
+        "connectionPool": ("BM1331", ""),
+        "tls": ("BM1332", "every hop of the mesh is sealed already: remove it"),
+        "portLevelSettings": ("BM1315", _ONE_ADDRESS),
+        "tunnel": ("BM1333", ""),
+        "proxyProtocol": ("BM1334", ""),
+        "retryBudget": ("BM1335", ""),
+    },
+    LoadBalancer: {
+        "consistentHash": ("BM1336", ""),
+        "localityLbSetting": ("BM1337", ""),
+        "warmup": ("BM1338", ""),
+        "warmupDurationSecs": ("BM1338", ""),
+    },
+    DestinationSpec: {
+        "exportTo": ("BM1312", _EVERYWHERE),
+        "workloadSelector": ("BM1339", "a Destination holds for every caller: remove it"),
+    },
+}
+
+#: (apiVersion's group, kind) -> code.
+KINDS_NOT_YET: Mapping[tuple[str, str], str] = {
+    ("busmesh", "Authorization"): "BM1350",
+    ("busmesh", "RateLimit"): "BM1351",
+    ("busmesh", "Telemetry"): "BM1352",
+    ("busmesh", "Rollout"): "BM1353",
+    ("security.istio.io", "AuthorizationPolicy"): "BM1350",
+    ("security.istio.io", "PeerAuthentication"): "BM1354",
+    ("security.istio.io", "RequestAuthentication"): "BM1354",
+    ("telemetry.istio.io", "Telemetry"): "BM1352",
+    ("networking.istio.io", "Gateway"): "BM1311",
+    ("networking.istio.io", "ServiceEntry"): "BM1355",
+    ("networking.istio.io", "Sidecar"): "BM1356",
+    ("networking.istio.io", "WorkloadEntry"): "BM1355",
+    ("networking.istio.io", "WorkloadGroup"): "BM1355",
+    ("networking.istio.io", "EnvoyFilter"): "BM1357",
+    ("networking.istio.io", "ProxyConfig"): "BM1357",
+    ("extensions.istio.io", "WasmPlugin"): "BM1357",
+}
+
+
+def field_not_yet(model: type[BaseModel], field: str) -> tuple[str, str, str] | None:
+    """Return (code, message, hint) if ``field`` is one that Istio has in place of this model."""
+    for base in model.__mro__:
+        if (refusal := NOT_YET.get(base, {}).get(field)) is not None:
+            code, hint = refusal
+            return code, f"{field} is not supported yet", hint or "remove it"
+    return None
