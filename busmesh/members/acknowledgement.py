@@ -1,0 +1,67 @@
+"""The acknowledgement: what one agent says of one policy revision, signed by that very instance.
+
+It is a quick answer for the operator who waits. Whoever missed it reads the same from the next announcement,
+which carries revision, digest and what was refused; so losing one is harmless.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgpack
+from pydantic import BaseModel, ConfigDict, Field
+
+from busmesh.errors import RemoteProtocolError
+
+PURPOSE = "policy.ack"
+VERSION = 1
+#: Far above what an agent writes; checked before decoding.
+MAX_BYTES = 4 * 1024
+
+Verdict = Literal["applied", "rejected"]
+
+
+class Acknowledgement(BaseModel):
+    """What an agent says of one revision; who says it is the signer of the envelope.
+
+    Attributes:
+        revision: its number.
+        digest: of the whole policy set that the agent holds now; after a refusal that is the old one.
+        code: why it was refused, as for every error; empty if it was applied.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    revision: int = Field(ge=1, lt=2**53)
+    digest: str = Field(max_length=64)
+    state: Verdict
+    code: str = Field(default="", max_length=32)
+    reason: str = Field(default="", max_length=512)
+
+
+def encode(acknowledgement: Acknowledgement) -> bytes:
+    return msgpack.packb([VERSION, acknowledgement.model_dump(mode="json")])  # type: ignore[no-any-return]  # msgpack has no types
+
+
+def decode(body: bytes) -> Acknowledgement:
+    """Read the body of a signed acknowledgement.
+
+    Raises:
+        RemoteProtocolError: too large (code BM5101), of another version (BM5102), or not what an agent
+            acknowledges with (BM5103).
+    """
+    if len(body) > MAX_BYTES:
+        raise RemoteProtocolError("an acknowledgement of too many bytes", code="BM5101")
+    try:
+        fields: Any = msgpack.unpackb(body, max_buffer_size=MAX_BYTES)
+        if not (isinstance(fields, list) and len(fields) == 2):
+            raise ValueError("not a pair of version and fields")
+        if fields[0] != VERSION:
+            raise RemoteProtocolError(
+                f"an acknowledgement of version {fields[0]!r:.40}; this is version {VERSION}", code="BM5102"
+            )
+        return Acknowledgement.model_validate(fields[1])
+    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+        # ExtraData and pydantic's ValidationError are ValueErrors.
+        name = type(error).__name__
+        raise RemoteProtocolError(f"an acknowledgement that cannot be read: {name}", code="BM5103") from None
