@@ -80,7 +80,7 @@ def run_rounds(
             for contestant in contestants:
                 sample = measure(contestant, job, turn, warm_up_s=options.warm_up, seconds=options.seconds)
                 samples.append(sample)
-                state = "" if sample.valid else f"  INVALID: {sample.load.errors} errors"
+                state = "" if sample.valid else f"  INVALID: {sample.faults}"
                 console.print(
                     f"round {turn}  {contestant.name:13}{number(sample.rps):>8} req/s  "
                     f"p50 {number(sample.load.p50_us):>6} us  {job}{state}",

@@ -1,6 +1,7 @@
 """What is measured, and one measurement: a job driven through a contestant.
 
-A round is invalid as soon as one response is not a success: a proxy that refuses is fast.
+A sample is invalid as soon as one response is not a success, because a proxy that refuses is fast, or when
+a proxy or the bus cost nothing, because then the requests went around it.
 """
 
 from __future__ import annotations
@@ -94,8 +95,19 @@ class Sample:
         return self.load.requests / self.load.seconds
 
     @property
+    def faults(self) -> str:
+        """Say why this sample proves nothing; empty for a valid one."""
+        around = [r for r in MESH_ROLES if r in self.costs and self.costs[r].cpu_us_per_request <= 0]
+        found = [
+            f"{self.load.errors} errors" if self.load.errors else "",
+            "" if self.load.requests else "no requests",
+            f"went around {' and '.join(around)}" if around else "",
+        ]
+        return ", ".join(filter(None, found))
+
+    @property
     def valid(self) -> bool:
-        return self.load.errors == 0 and self.load.requests > 0
+        return not self.faults
 
     @property
     def mesh_cpu_us(self) -> float:

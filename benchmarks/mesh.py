@@ -16,7 +16,7 @@ from benchmarks.contest import AUTHORITY, BUS, CALLER, SERVICE, UPSTREAM
 from benchmarks.errors import BenchFailed
 from benchmarks.http_contestant import HttpContestant, await_answer
 from benchmarks.load import Generator
-from benchmarks.stand import Process, Stand, free_port
+from benchmarks.stand import Process, Stand, free_port, get
 from benchmarks.upstream import Upstream
 
 NAME = "busmesh"
@@ -37,18 +37,24 @@ def caller_agent(bus: str) -> dict[str, object]:
     return _agent("caller", bus) | {"upstreams": ["echo"]}
 
 
-def outbound_port(ready: Mapping[str, object]) -> int:
-    """Return the outbound port that an agent's ready line names.
+def ready_port(ready: Mapping[str, object], listener: str) -> int:
+    """Return the port that an agent's ready line names for ``outbound`` or ``admin``.
 
     Raises:
         BenchFailed: the line says something else.
     """
-    outbound = ready.get("outbound")
-    if ready.get("event") == "ready" and isinstance(outbound, str):
-        port = outbound.rpartition(":")[2]
+    address = ready.get(listener)
+    if ready.get("event") == "ready" and isinstance(address, str):
+        port = address.rpartition(":")[2]
         if port.isdigit():
             return int(port)
-    raise BenchFailed(f"an agent's ready line names no outbound port: {ready}")
+    raise BenchFailed(f"an agent's ready line names no {listener} port: {ready}")
+
+
+def counted_requests(metrics: str) -> float:
+    """Return the sum of ``busmesh_requests_total`` over all its labels, from Prometheus text."""
+    lines = (line for line in metrics.splitlines() if line.startswith("busmesh_requests_total{"))
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
 
 def start(stand: Stand, upstream: Upstream, generator: Generator, size: int) -> HttpContestant:
@@ -63,10 +69,13 @@ def start(stand: Stand, upstream: Upstream, generator: Generator, size: int) -> 
     up = stand.start_module("busmesh up", "busmesh", "up", "--port", str(port), env=env)
     up.read_event(_READY_S)
     behind = _run_agent(stand, service_agent(bus, upstream.port), env)
-    behind.read_event(_READY_S)
+    behind_admin = ready_port(behind.read_event(_READY_S), "admin")
     front = _run_agent(stand, caller_agent(bus), env)
-    outbound = outbound_port(front.read_event(_READY_S))
+    ready = front.read_event(_READY_S)
+    outbound = ready_port(ready, "outbound")
     await_answer(front, outbound, "echo", size)
+    _await_count(front, ready_port(ready, "admin"))
+    _await_count(behind, behind_admin)
     roles = {
         front.pid: CALLER,
         behind.pid: SERVICE,
@@ -75,6 +84,11 @@ def start(stand: Stand, upstream: Upstream, generator: Generator, size: int) -> 
         up.pid: AUTHORITY,
     }
     return HttpContestant(NAME, outbound, "echo", roles, generator)
+
+
+def _await_count(agent: Process, admin: int) -> None:
+    """Wait until an agent's own metrics show that a request passed through it."""
+    agent.wait_until(lambda: counted_requests(get(admin, "/metrics")[1].decode()) > 0)
 
 
 def bus_process(up: int, table: Mapping[int, proc.Stat]) -> int:

@@ -172,15 +172,15 @@ def round_table(samples: Sequence[Sample]) -> Table:
         "p99 us",
         "mesh CPU us",
         "others' cores",
-        "errors",
+        "verdict",
     ]
     rows = []
     for sample in samples:
         load = sample.load
         shown = map(number, (sample.rps, load.p50_us, load.p99_us, sample.mesh_cpu_us or None))
-        errors = "0" if sample.valid else f"{load.errors}: INVALID"
+        verdict = f"INVALID: {sample.faults}" if sample.faults else "valid"
         job = f"{sample.job.connections} × {sample.job.body_bytes} B"
         rows.append(
-            [sample.contestant, str(sample.round), job, *shown, f"{sample.foreign_cores:.2f}", errors]
+            [sample.contestant, str(sample.round), job, *shown, f"{sample.foreign_cores:.2f}", verdict]
         )
     return Table("Every round", heads, rows)

@@ -15,17 +15,17 @@ each job, each after {warm_up} s of warm-up. The load is closed-loop. Everything
 generator, proxies, bus and application. So requests/s depends on how many cores there are, and **CPU per
 request** (user + system time of a process tree from `/proc`, divided by the requests of the round) is the
 figure that carries over; "mesh CPU" is both proxies and, for busmesh, the bus. At one connection it is mostly
-the price of waking an idle core, once per hop, and
-depends on whether something else keeps that core awake. "Others' cores" is what processes outside the
-benchmark (and the hypervisor) took meanwhile. Ratios are taken within a round, and their median is quoted.
-One response that is no success makes a sample invalid.
+the price of waking an idle core, once per hop, and depends on whether something else keeps that core awake.
+"Others' cores" is what processes outside the benchmark (and the hypervisor) took meanwhile. Ratios are taken
+within a round, and their median is quoted. A sample is invalid if one response was no success, or if a proxy
+or the bus spent no CPU time on it.
 
 - **Envoy pair**: two Envoy sidecars, one worker each: HTTP/1.1 in, HTTP/2 over mutual TLS 1.3 between them
   with both SPIFFE IDs checked, RBAC, retries, default statistics, access log off, HTTP/1.1 to the
   application. Its counters proved protocols and RBAC before the first round, and it refused a caller without
   a certificate and one with another SPIFFE ID.
 - **busmesh**: `busmesh up` and two agents with all defaults; every request sealed end to end, over one NATS
-  server.
+  server. Both agents counted the first request in their own metrics.
 - **no mesh**: the load generator straight at the application: the ceiling of this machine.
 - **bare nats-py**: request and reply of plain nats-py, no HTTP, no encryption: the floor of any mesh over
   NATS in Python that uses it as it comes. Its "caller's proxy" is the requester, which is the load

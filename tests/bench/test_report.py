@@ -145,7 +145,15 @@ def test_medians_count_valid_samples_only() -> None:
 
 
 def test_a_sample_without_requests_proves_nothing() -> None:
-    assert not Sample("a", FEW, 1, Load(0, 5.0, 0.0, 0.0, 0), {}).valid
+    assert Sample("a", FEW, 1, Load(0, 5.0, 0.0, 0.0, 0), {}).faults == "no requests"
+
+
+def test_requests_that_went_around_a_proxy_prove_nothing() -> None:
+    costs = {CALLER: Cost(20.0, 50.0), BUS: Cost(0.0, 20.0), SERVICE: Cost(0.0, 50.0), LOAD: Cost(0.0, 0.0)}
+    found = Sample("a", FEW, 1, Load(100, 5.0, 1.0, 1.0, 0), costs)
+    assert found.faults == "went around bus and service's proxy"
+    assert not found.valid
+    assert sample("a", 1, 100).faults == ""
 
 
 def test_the_mesh_is_both_proxies_and_the_bus() -> None:
@@ -188,7 +196,7 @@ def test_the_page_shows_ratios_invalid_rounds_and_no_dates_but_its_own() -> None
     assert "on 2026-01-02." in page
     assert "| requests/s, 32 connections, GET of 100 bytes | 1.50 | 1.50–1.50 |" in page
     assert "| busmesh | 2 | 32 × 100 B | 10,000 |" in page
-    assert "7: INVALID" in page
+    assert "INVALID: 7 errors" in page
     assert "2 rounds of 5 s" in page
 
 
@@ -247,15 +255,28 @@ def test_the_bus_is_found_below_its_own_parent_only() -> None:
         mesh.bus_process(6, {7: table[7]})
 
 
-def test_the_outbound_port_comes_from_the_ready_line() -> None:
-    assert mesh.outbound_port({"event": "ready", "outbound": "127.0.0.1:15001"}) == 15001
+def test_ports_come_from_the_ready_line() -> None:
+    ready = {"event": "ready", "outbound": "127.0.0.1:15001", "admin": "127.0.0.1:15000"}
+    assert mesh.ready_port(ready, "outbound") == 15001
+    assert mesh.ready_port(ready, "admin") == 15000
     for line in (
         {"event": "ready"},
         {"event": "x", "outbound": "a:1"},
         {"event": "ready", "outbound": "a:b"},
     ):
         with pytest.raises(BenchFailed, match="outbound"):
-            mesh.outbound_port(line)
+            mesh.ready_port(line, "outbound")
+
+
+def test_requests_are_counted_over_all_labels() -> None:
+    text = (
+        "# TYPE busmesh_requests_total counter\n"
+        'busmesh_requests_total{reporter="source",response_code="200"} 3\n'
+        'busmesh_requests_total{reporter="source",response_code="503"} 4.0\n'
+        'busmesh_requests_total_other{a="b"} 100\n'
+    )
+    assert mesh.counted_requests(text) == 7
+    assert mesh.counted_requests("") == 0
 
 
 def test_large_bodies_come_from_files(tmp_path: Path) -> None:
