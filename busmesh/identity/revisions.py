@@ -89,7 +89,7 @@ def open_revision(
 
 def _unpack(body: bytes) -> Any:
     try:
-        fields = msgpack.unpackb(body, max_buffer_size=MAX_REVISION)
+        fields = msgpack.unpackb(body)
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise _unreadable(type(error).__name__) from None
     if not (isinstance(fields, list) and len(fields) == 2):
