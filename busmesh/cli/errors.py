@@ -1,0 +1,44 @@
+"""How an error reaches a person: what failed, its code and the next thing to do.
+
+The exit status is that of the error's class, so that scripts can tell a bus that is down from a refusal.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import click
+
+from busmesh.errors import BusmeshError
+from busmesh.yamlfile import InvalidDocuments
+
+
+def report(error: Exception) -> int:
+    """Write ``error`` to stderr and return the exit status.
+
+    A traceback helps nobody but us, so it is printed only with ``BUSMESH_DEBUG=1``.
+    """
+    if isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:  # from a TaskGroup
+        return report(error.exceptions[0])
+    if isinstance(error, InvalidDocuments):
+        for finding in error.findings:
+            click.echo(_line(finding.level, str(finding)), err=True)
+        return error.exit_status
+    if isinstance(error, BusmeshError):
+        head = f"{error.code} {error.message}" if error.code else error.message
+        click.echo(_line("error", head), err=True)
+        for hint in error.hint.splitlines():
+            click.echo(f"  -> {hint}", err=True)
+        return error.exit_status
+    if os.environ.get("BUSMESH_DEBUG") == "1":
+        traceback.print_exception(error, file=sys.stderr)
+    what = f"{type(error).__name__}: {error}".replace("\n", " ")
+    click.echo(_line("error", f"this should not have happened: {what}"), err=True)
+    click.echo("  -> please report it, with the output of the same command under BUSMESH_DEBUG=1", err=True)
+    return 1
+
+
+def _line(level: str, text: str) -> str:
+    return f"{level}: {text}"
