@@ -130,17 +130,17 @@ class Application:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one application on 127.0.0.1, a thread for each connection, and counts what is in flight."""
+    """Serves one application, a thread for each connection, and counts what is in flight."""
 
     daemon_threads = True
     block_on_close = False
     request_queue_size = 256
 
-    def __init__(self, application: Application, port: int) -> None:
+    def __init__(self, application: Application, host: str, port: int) -> None:
         self.application = application
         self._in_flight = 0
         self._changed = threading.Condition()
-        super().__init__(("127.0.0.1", port), Handler)
+        super().__init__((host, port), Handler)
 
     @contextlib.contextmanager
     def in_flight(self) -> Iterator[None]:
@@ -227,13 +227,14 @@ def address(url: str) -> tuple[str, int]:
     return parts.hostname, parts.port or 80
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run one service of the shop until SIGTERM or Ctrl-C."""
+def command_line() -> argparse.ArgumentParser:
+    """Return what reads the arguments of one service."""
     parser = argparse.ArgumentParser(
         prog="python -m busmesh.demo.shop", description=__doc__.partition("\n")[0]
     )
     parser.add_argument("service", choices=sorted(CALLS))
-    parser.add_argument("--port", type=int, default=0, help="where to listen on 127.0.0.1; 0: any free port")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
+    parser.add_argument("--port", type=int, default=0, help="the port to listen on; 0: any free one")
     parser.add_argument("--version", default="v1", help="the version that the answers name")
     parser.add_argument("--instance", help="the instance that the answers name; default: SERVICE-VERSION-PID")
     parser.add_argument(
@@ -242,16 +243,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="URL",
         help="send calls here; default: through the proxy in http_proxy",
     )
-    options = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one service of the shop until SIGTERM or Ctrl-C."""
+    options = command_line().parse_args(argv)
     proxy = os.environ.get("http_proxy")
     try:
         caller = Caller(
             options.mesh or (proxy and address(proxy)) or None, proxy=not options.mesh and bool(proxy)
         )
     except ValueError as error:
-        parser.error(f"http_proxy is no http:// URL: {error}")
+        command_line().error(f"http_proxy is no http:// URL: {error}")
     instance = options.instance or f"{options.service}-{options.version}-{os.getpid()}"
-    server = Server(Application(options.service, options.version, instance, caller), options.port)
+    server = Server(
+        Application(options.service, options.version, instance, caller), options.host, options.port
+    )
 
     def stop(number: int, frame: object) -> None:
         threading.Thread(target=server.shutdown).start()  # shutdown() waits for the loop that we interrupt
