@@ -2,8 +2,8 @@
 
 The file is valid by the Compose Specification's own schema: ``compose-spec.json`` beside this test is the
 official one (github.com/compose-spec/compose-spec, Apache-2.0), as the PyPI package check-jsonschema 0.39.0
-ships it. What a schema cannot say is checked by hand: references lead somewhere, every agent definition is one,
-applications and agents agree on ports. That its commands are commands is in ``test_commands.py``.
+ships it. What a schema cannot say is checked by hand: references lead somewhere, every agent definition is
+one, applications and agents agree on ports. That its commands are commands is in ``test_commands.py``.
 """
 
 from __future__ import annotations
