@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from busmesh.errors import BusmeshError
 
@@ -110,8 +110,8 @@ class Actor(Generic[M]):
         capacity: messages that may wait in its mailbox.
     """
 
-    interval: ClassVar[float | None] = None
-    capacity: ClassVar[int] = 1024
+    interval: float | None = None
+    capacity: int = 1024
 
     def __init__(self, name: str) -> None:
         self.name = name

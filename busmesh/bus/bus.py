@@ -117,7 +117,7 @@ class Bus:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._last_error = ""
-        self._inbox = f"{options.inbox_prefix}.{secrets.token_hex(8)}"
+        self.inbox = f"{options.inbox_prefix}.{secrets.token_hex(8)}"
 
     def __repr__(self) -> str:
         state = "connected" if self.connected else "disconnected"
@@ -142,7 +142,7 @@ class Bus:
                 code="BM3001",
                 hint="start one with `busmesh up`, or name it with --bus",
             ) from None
-        await self.subscribe(f"{self._inbox}.*", self._on_answer)
+        await self.subscribe(f"{self.inbox}.*", self._on_answer)
         self._own(self._watch())
 
     async def _connect_once(self) -> bool:
@@ -168,7 +168,7 @@ class Bus:
                     connect_timeout=2,
                     ping_interval=2,
                     max_outstanding_pings=2,
-                    inbox_prefix=self._inbox,
+                    inbox_prefix=self.inbox,
                     **options,
                 )
         except (TimeoutError, OSError, nats_errors.Error) as error:
@@ -359,7 +359,7 @@ class Bus:
         key = secrets.token_hex(8).encode()
         waiting = self._waiting[key] = _Waiting(subject)
         try:
-            reply = f"{self._inbox}.{key.decode()}"
+            reply = f"{self.inbox}.{key.decode()}"
             if headers:
                 # Only JetStream needs headers; nats-py writes them.
                 await self._standing().publish(subject, payload, reply=reply, headers=headers)

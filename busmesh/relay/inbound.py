@@ -17,6 +17,8 @@ from busmesh.errors import RemoteProtocolError
 from busmesh.names import SpiffeId, Subjects
 from busmesh.relay.application import AppFailure, Application, AppResponse, Call, render_request
 from busmesh.relay.ticker import Ticker
+from busmesh.telemetry.series import RequestMetrics
+from busmesh.telemetry.spans import Span
 from busmesh.wire.frame import OVERHEAD, FrameError, Kind, Session, read_header, unknown_session
 from busmesh.wire.http import Refusal, WireRequest, decode_request, encode_refusal, encode_response
 from busmesh.wire.probe import ProbeState, decode_probe, encode_probe_result
@@ -44,7 +46,7 @@ class Peer:
         self.certificate_line = (
             f"x-forwarded-client-cert: By={me};Hash={fingerprint};URI={session.peer}\r\n".encode()
         )
-        self.metrics: object = None
+        self.metrics: RequestMetrics | None = None
 
 
 class Work:
@@ -59,7 +61,7 @@ class Work:
         self.deadline = deadline
         self.started = started
         self.call: Call | None = None
-        self.span: object = None
+        self.span: Span | None = None
         self.status = 0
         self.flags = ""
 

@@ -19,11 +19,12 @@ from busmesh.decide.retry import Outcome, may_retry
 from busmesh.decide.route import Rule, Target, choose_rule
 from busmesh.errors import RemoteProtocolError
 from busmesh.names import ServiceName, service_of_authority
-from busmesh.policy.compile import Snapshot
+from busmesh.policy.snapshot import Snapshot
 from busmesh.relay.answers import Answer
 from busmesh.relay.listener import Request
 from busmesh.relay.ticker import Ticker
 from busmesh.relay.upstream import Endpoint, Upstreams
+from busmesh.telemetry.spans import Span, Trace
 from busmesh.wire.frame import OVERHEAD, FrameError, Kind, Session, read_header
 from busmesh.wire.http import decode_refusal, decode_response, encode_request
 from busmesh.wire.probe import ProbeState, decode_probe_result, encode_probe
@@ -60,6 +61,7 @@ class Exchange:
         "started",
         "stream",
         "target",
+        "trace",
         "traceparent",
         "tried",
     )
@@ -79,7 +81,8 @@ class Exchange:
         self.counter = 0
         self.sent_at = 0.0
         self.traceparent = b""
-        self.span: object = None
+        self.trace: Trace | bytes | None = None
+        self.span: Span | None = None
 
     @property
     def instance(self) -> str:
@@ -163,7 +166,7 @@ class Outbound:
             message = f"no rule of the routes for {service} matches {request.head.path[:200]!r}"
             self._turn_away(request, "no_route", message, 404, "NR", service)
             return
-        exchange = Exchange(request, service, rule, rule.split.next(), time.monotonic())
+        exchange = Exchange(request, service, rule, rule.split.pick(), time.monotonic())
         if rule.timeout is not None and rule.timeout < self._shortest:
             self._shortest = rule.timeout
         self.active += 1

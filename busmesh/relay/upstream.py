@@ -35,11 +35,11 @@ class Endpoint:
     __slots__ = (
         "active",
         "head",
+        "incarnation",
         "instance",
         "labels",
         "last_probe",
         "metrics",
-        "principal",
         "ready",
         "service",
         "session",
@@ -53,6 +53,7 @@ class Endpoint:
         self.service = service
         self.instance = instance
         self.head = head
+        self.incarnation = 0
         self.labels: Mapping[str, str] = {}
         self.version = ""
         self.weight = 100
@@ -62,7 +63,6 @@ class Endpoint:
         self.active = 0
         self.unanswered = 0
         self.last_probe = 0.0
-        self.principal = ""
         #: By route name; filled at first use.
         self.metrics: dict[str, RequestMetrics] = {}
 

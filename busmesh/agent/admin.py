@@ -1,0 +1,84 @@
+"""The admin endpoint: health, metrics and what this agent believes, over HTTP on loopback.
+
+It answers only to its own names in ``Host``, so that a web page cannot reach it by DNS rebinding, and
+sends no CORS header.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from busmesh.relay.answers import Answer, reason_of
+from busmesh.relay.listener import Limits, Listener, Request
+
+_LIMITS = Limits(body=64 * 1024, connections=64, idle_timeout=60.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a page of the admin endpoint returns."""
+
+    body: bytes
+    content_type: str = "application/json"
+    status: int = 200
+
+
+def as_json(value: object, status: int = 200) -> Reply:
+    return Reply(json.dumps(value, indent=2, default=str).encode() + b"\n", status=status)
+
+
+Page = Callable[[], Reply]
+
+
+class Admin:
+    """Serves pages by (method, path).
+
+    Args:
+        pages: what there is; called synchronously at each request.
+        host: the address bound; it may stand in ``Host`` as well.
+    """
+
+    def __init__(self, pages: Mapping[tuple[str, str], Page], host: str) -> None:
+        self._pages = pages
+        self._host = host
+        self._listener = Listener(self._handle, limits=_LIMITS)
+
+    async def start(self, port: int) -> tuple[str, int]:
+        return await self._listener.start(self._host, port)
+
+    def _handle(self, request: Request) -> None:
+        if not self._knows(request.authority):
+            request.answer(Answer(403, "RBAC", "foreign_host", "this endpoint answers to its own address only"))
+            return
+        path = request.head.path.decode("ascii", "replace")
+        method = request.head.method.decode("ascii", "replace")
+        page = self._pages.get(("GET" if method == "HEAD" else method, path))
+        if page is None:
+            allowed = sorted({known for known, at in self._pages if at == path})
+            if allowed:
+                request.respond(405, b"Method Not Allowed", f"allow: {', '.join(allowed)}\r\n".encode(), b"")
+                return
+            known = sorted({at for _, at in self._pages})
+            request.answer(Answer(404, "NR", "no_such_page", f"there are {', '.join(known)}"))
+            return
+        reply = page()
+        headers = f"content-type: {reply.content_type}\r\ncache-control: no-store\r\n".encode()
+        request.respond(reply.status, reason_of(reply.status), headers, reply.body, len(reply.body))
+
+    def _knows(self, authority: bytes) -> bool:
+        host = authority.decode("ascii", "replace").lower()
+        host = host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0]
+        if host in ("localhost", self._host):
+            return True
+        try:
+            # An address in Host cannot come from DNS, so it cannot be rebound.
+            ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        await self._listener.close()

@@ -1,0 +1,464 @@
+"""The agent: identity, actors, request path and admin endpoint of one service instance, put together.
+
+``start`` brings it up in the order in which things depend on each other; ``drain`` takes it out of
+rotation and lets requests at work finish; ``close`` ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import time
+from collections.abc import Callable
+from random import Random
+from secrets import randbits
+
+from busmesh import __version__
+from busmesh.actors.supervisor import Supervisor
+from busmesh.agent.admin import Admin, Reply, as_json
+from busmesh.agent.definition import AgentDefinition, split_address
+from busmesh.agent.followed import BusBack, Members
+from busmesh.agent.health import HealthChecker, Unreachable
+from busmesh.agent.membership import Renewals, obtain_identity
+from busmesh.agent.observer import Observer
+from busmesh.agent.policies import Policies, Published, SeenElsewhere, Synchronise
+from busmesh.agent.policystore import PolicyStore
+from busmesh.agent.readiness import Readiness
+from busmesh.agent.registrar import Drain, HealthChanged, Leave, PolicyInForce, Registrar, Renewed
+from busmesh.agent.telemetry import Telemetry
+from busmesh.bus.address import SubjectAddress
+from busmesh.bus.bus import Bus
+from busmesh.bus.policylog import PolicyLog
+from busmesh.errors import BusmeshError, UsageError
+from busmesh.identity.holder import Identity
+from busmesh.identity.jointoken import JoinToken
+from busmesh.identity.signed import seal_signed
+from busmesh.identity.store import AgentHome
+from busmesh.members import acknowledgement
+from busmesh.members.acknowledgement import Acknowledgement
+from busmesh.members.announcement import Refused, State
+from busmesh.names import ServiceName, SpiffeId, Subjects
+from busmesh.policy.compile import Caller
+from busmesh.policy.snapshot import Snapshot
+from busmesh.relay.application import Application, PoolLimits
+from busmesh.relay.handshakes import Acceptor, Sessions, open_session
+from busmesh.relay.inbound import Inbound
+from busmesh.relay.listener import Listener
+from busmesh.relay.outbound import Outbound
+from busmesh.relay.upstream import Upstreams
+from busmesh.telemetry.access import AccessLog
+from busmesh.telemetry.events import EventLog
+from busmesh.telemetry.metrics import Registry
+from busmesh.telemetry.process import register_process
+from busmesh.telemetry.trace import Tracer
+from busmesh.wire.frame import Session
+
+log = logging.getLogger(__name__)
+
+#: After "I am draining" callers need a moment to hear it; requests that come meanwhile are served.
+DRAIN_NOTICE_S = 0.5
+ACCESS_EVENTS_PER_S = 100
+
+
+class Agent:
+    """One agent.
+
+    Args:
+        definition: what it is.
+        mesh: the mesh's name.
+        bus: not yet connected.
+        home: where identity and policies are kept.
+        token: reads the join token, if there is no valid SVID.
+        instance: the instance's name.
+    """
+
+    def __init__(
+        self,
+        definition: AgentDefinition,
+        *,
+        mesh: str,
+        bus: Bus,
+        home: AgentHome,
+        token: Callable[[], JoinToken],
+        instance: str,
+    ) -> None:
+        self.definition = definition
+        self.instance = instance
+        self.subjects = Subjects(mesh)
+        self.id = SpiffeId.workload(mesh, definition.name, instance)
+        self.bus = bus
+        self._home = home
+        self._token = token
+        self._rng = Random(randbits(64))  # balancing, not secrets
+        self.supervisor = Supervisor(self._rng)
+        self.readiness = Readiness()
+        self.draining = False
+        self.outbound_address = ("", 0)
+        self.admin_address = ("", 0)
+        #: Set by POST /drain.
+        self.drain_requested = asyncio.Event()
+        self._started = time.time()
+
+    # -- start -------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Come up; afterwards requests are taken and the instance is announced.
+
+        Raises:
+            BusmeshError: an address is in use, or the authority refused the enrolment.
+        """
+        await self.bus.connect()
+        self.identity = await obtain_identity(self.bus, self.subjects, self.id, self._home, self._token)
+        self._make_telemetry()
+        self._make_control()
+        self._make_request_path()
+        self.policies.load()
+        await self._subscribe()
+        self._start_actors()
+        await self._listen()
+        for service in self.definition.upstreams:
+            self.upstreams.upstream(ServiceName.parse(service))
+        self._require()
+        # What was made so far lives as long as the process: let the collector not look at it again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 20)
+
+    def _make_telemetry(self) -> None:
+        name = self.definition.name
+        origin = {"namespace": name.namespace, "service": name.name, "instance": self.instance}
+        self.registry = Registry(origin)
+        register_process(self.registry)
+        self.access = AccessLog(self.definition.telemetry.access_log, self._rng, ACCESS_EVENTS_PER_S)
+        self.events = EventLog(str(name), self.instance, capacity=256)
+        resource = {
+            "service.name": name.name,
+            "service.namespace": name.namespace,
+            "service.instance.id": self.instance,
+            "service.version": self.definition.labels.get("version", ""),
+        }
+        self.tracer = Tracer(resource, self._rng, ratio=self.definition.telemetry.tracing)
+
+    def _make_control(self) -> None:
+        definition, bus, subjects, identity = self.definition, self.bus, self.subjects, self.identity
+        self.registrar = Registrar(bus, subjects, identity, definition, self.instance)
+        self.upstreams = Upstreams(self._rng, self._discover)
+        self.members = Members(bus, subjects, identity, self.upstreams, self.instance, bus.inbox)
+        self.sessions = self.members.sessions = Sessions(self._open_session, self.members.opened)
+        self.members.on_revision = self._on_revision
+        self.policies = Policies(
+            bus=bus,
+            policy_log=PolicyLog(bus, subjects),
+            store=PolicyStore(self._home.policies),
+            identity=identity,
+            caller=Caller(definition.name, definition.labels, definition.name.namespace),
+            apply=self._apply,
+            acknowledge=_Acknowledgements(self),
+            rng=self._rng,
+        )
+        self.renewals = Renewals(bus, subjects, identity, self._home, self._renewed, self._rng)
+        self.telemetry = Telemetry(
+            bus,
+            subjects,
+            definition.name,
+            self.instance,
+            registry=self.registry,
+            access=self.access,
+            events=self.events,
+            tracer=self.tracer,
+        )
+
+    def _make_request_path(self) -> None:
+        observer = Observer(self.registry, self.access, self.tracer, self.id, self.registrar.announcement)
+        self.outbound = Outbound(
+            self.bus,
+            namespace=self.definition.name.namespace,
+            upstreams=self.upstreams,
+            snapshot=self.policies.snapshot,
+            observer=observer,
+            renew_session=self.members.renew_session,
+            gone=self.members.gone,
+            rng=self._rng,
+        )
+        self.listener = Listener(self.outbound.handle)
+        self.inbound: Inbound | None = None
+        self.health: HealthChecker | None = None
+        self.application: Application | None = None
+        address = self.definition.app_address
+        if address is not None:
+            limits = self.definition.limits
+            pool = PoolLimits(connections=limits.max_requests, pending=limits.max_pending)
+            self.application = Application(*address, pool)
+            self.inbound = Inbound(
+                self.bus,
+                subjects=self.subjects,
+                me=self.id,
+                application=self.application,
+                observer=observer,
+                max_active=limits.max_requests + limits.max_pending,
+            )
+            self.inbound.serving = False
+            self.registrar.active = lambda: self.inbound.active if self.inbound is not None else 0
+            self.acceptor = Acceptor(self.bus, self.subjects, self.identity, self.inbound.add_session)
+            self.health = HealthChecker(address, self.definition.health, self._health_changed)
+            self.application.on_unreachable = lambda: self.health and self.health.mailbox.tell(Unreachable())
+
+    async def _subscribe(self) -> None:
+        bus, subjects, name = self.bus, self.subjects, self.definition.name
+        await bus.subscribe(f"{subjects.reply_prefix(self.instance)}*", self.outbound.on_reply)
+        await bus.subscribe(subjects.revision, self._on_published)
+        await bus.subscribe(subjects.roll_call, self.registrar.on_question)
+        if self.inbound is not None:
+            await bus.subscribe(subjects.session(self.instance), self.acceptor.on_message)
+            self._relay = await bus.subscribe(subjects.relay(self.instance), self.inbound.on_relay)
+            self._who = await bus.subscribe(subjects.who(name), self.registrar.on_question)
+        bus.on_connection(self._on_connection)
+
+    def _start_actors(self) -> None:
+        for actor in (self.policies, self.members, self.registrar, self.renewals, self.telemetry):
+            self.supervisor.start(actor)
+        if self.health is not None:
+            self.supervisor.start(self.health)
+        else:
+            self.registrar.mailbox.tell(HealthChanged(True))
+
+    async def _listen(self) -> None:
+        host, port = split_address(self.definition.outbound)
+        try:
+            self.outbound_address = await self.listener.start(host, port)
+        except OSError as error:
+            raise _address_error("outbound", self.definition.outbound, error) from None
+        host, port = split_address(self.definition.admin)
+        self.admin = Admin(self._pages(), host)
+        try:
+            self.admin_address = await self.admin.start(port)
+        except OSError as error:
+            raise _address_error("admin", self.definition.admin, error) from None
+
+    def _require(self) -> None:
+        self.readiness.require("bus", lambda: "" if self.bus.connected else "a connection to the bus")
+        self.readiness.require(
+            "policies", lambda: "" if self.policies.synchronised else f"the policy log: {self.policies.problem}"
+        )
+        if self.health is not None:
+            health = self.health
+            self.readiness.require(
+                "application", lambda: "" if health.health.healthy else f"a healthy application: {health.last_error}"
+            )
+        self.readiness.require("draining", lambda: "the end: this agent is draining" if self.draining else "")
+
+    # -- what the parts tell each other ------------------------------------------------------------
+
+    def _discover(self, service: ServiceName) -> None:
+        self.members.discover(service)
+
+    async def _open_session(self, service: ServiceName, instance: str) -> Session:
+        return await open_session(self.bus, self.subjects, self.identity, service, instance)
+
+    def _on_connection(self, standing: bool) -> None:
+        if standing:
+            self.members.mailbox.tell(BusBack())
+            self.policies.mailbox.tell(Synchronise())
+            self.registrar.mailbox.tell(Renewed())
+            self._event("bus.connected", "the bus is connected again")
+        else:
+            self._event("bus.lost", "the connection to the bus was lost")
+
+    def _on_published(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
+        self.policies.mailbox.tell(Published(payload))
+
+    def _on_revision(self, revision: int) -> None:
+        if revision > self.policies.set.number:
+            self.policies.mailbox.tell(SeenElsewhere(revision))
+
+    def _apply(self, snapshot: Snapshot) -> None:
+        """Route by a new snapshot, and follow what it may send requests to, before the first one comes."""
+        self.outbound.use(snapshot)
+        for service in self.upstreams.services():
+            for referenced in snapshot.referenced(service):
+                self.upstreams.upstream(referenced)
+        self.registrar.mailbox.tell(PolicyInForce(snapshot.number, snapshot.digest))
+        self._event("policy.applied", f"revision {snapshot.number} is in force", {"revision": snapshot.number})
+
+    def acknowledge(self, ack: Acknowledgement) -> bool:
+        """Tell the operators what became of a revision."""
+        if ack.state == "rejected":
+            policies = self.policies
+            refused = Refused(revision=ack.revision, code=ack.code, reason=ack.reason)
+            self.registrar.mailbox.tell(PolicyInForce(policies.set.number, policies.set.digest, refused))
+            self._event("policy.rejected", ack.reason, {"revision": ack.revision, "code": ack.code})
+        address: SubjectAddress[Acknowledgement] = SubjectAddress(
+            self.bus, self.subjects.ack(self.definition.name, self.instance), self._seal_acknowledgement
+        )
+        return address.tell(ack)
+
+    def _seal_acknowledgement(self, ack: Acknowledgement) -> bytes:
+        body = acknowledgement.encode(ack)
+        return seal_signed(self.identity.svid, acknowledgement.PURPOSE, body, time.time())
+
+    def _health_changed(self, healthy: bool) -> None:
+        if self.inbound is not None:
+            self.inbound.serving = healthy
+        self.registrar.mailbox.tell(HealthChanged(healthy))
+        state = "healthy" if healthy else "unhealthy"
+        why = self.health.last_error if self.health is not None and not healthy else ""
+        self._event(f"health.{state}", f"the application is {state}{': ' if why else ''}{why}")
+
+    def _renewed(self) -> None:
+        self.registrar.mailbox.tell(Renewed())
+        self._event("identity.renewed", "the SVID was renewed")
+
+    def _event(self, kind: str, message: str, detail: dict[str, str | int | float | bool | None] | None = None) -> None:
+        self.events.add(time.time(), kind, message, detail=detail)
+
+    # -- end ---------------------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Leave the rotation and finish what is at work, within the time that the definition grants.
+
+        Outbound stays open: the application may need others to finish its own work.
+        """
+        if self.draining:
+            return
+        self.draining = True
+        self._event("agent.draining", "no new requests, please")
+        self.registrar.mailbox.tell(Drain())
+        until = time.monotonic() + max(self.definition.drain_s, DRAIN_NOTICE_S)
+        if self.inbound is not None:
+            await asyncio.sleep(min(DRAIN_NOTICE_S, self.definition.drain_s))
+            if self.bus.connected:
+                # From here on the bus answers in our place: "no responders", at once.
+                await self.bus.unsubscribe(self._who)
+                await self.bus.unsubscribe(self._relay)
+            while self.inbound.active and time.monotonic() < until:
+                await asyncio.sleep(0.01)
+
+    async def close(self) -> None:
+        """End at once, with a good-bye if the bus is there."""
+        until = 0.5 if self.draining else 0.0
+        await self.listener.close(grace=until)
+        self.registrar.mailbox.tell(Leave())
+        for _ in range(20):
+            if self.registrar.state is State.LEFT:
+                break
+            await asyncio.sleep(0.005)
+        await self.sessions.stop()
+        await self.supervisor.stop()
+        if self.application is not None:
+            self.application.close()
+        await self.admin.close()
+        await self.bus.close()
+
+    # -- admin -------------------------------------------------------------------------------------
+
+    def _pages(self) -> dict[tuple[str, str], Callable[[], Reply]]:
+        return {
+            ("GET", "/livez"): lambda: as_json({"alive": True}),
+            ("GET", "/readyz"): self._ready_page,
+            ("GET", "/metrics"): lambda: Reply(
+                self.registry.prometheus().encode(), "text/plain; version=0.0.4; charset=utf-8"
+            ),
+            ("GET", "/config"): lambda: as_json(
+                {
+                    "definition": self.definition.model_dump(by_alias=True, mode="json"),
+                    "instance": self.instance,
+                    "id": str(self.id),
+                    "version": __version__,
+                    "bus": self.bus.statistics(),
+                    "actors": self.supervisor.statistics(),
+                }
+            ),
+            ("GET", "/members"): self._members_page,
+            ("GET", "/policies"): self._policies_page,
+            ("GET", "/breakers"): lambda: as_json(
+                [{"instance": e.instance, "service": str(e.service), "state": e.state} for e in self.upstreams.endpoints()]
+            ),
+            ("GET", "/certs"): self._certificates_page,
+            ("POST", "/drain"): self._drain_page,
+        }
+
+    def _ready_page(self) -> Reply:
+        awaited = self.readiness.awaited()
+        return as_json({"ready": not awaited, "awaited": awaited}, 503 if awaited else 200)
+
+    def _members_page(self) -> Reply:
+        return as_json(
+            {
+                "self": self.registrar.announcement.model_dump(mode="json"),
+                "members": [member.announcement.model_dump(mode="json") for member in self.members.table.all()],
+                "endpoints": [
+                    {
+                        "service": str(e.service),
+                        "instance": e.instance,
+                        "state": e.state,
+                        "weight": e.weight,
+                        "active": e.active,
+                        "labels": dict(e.labels),
+                    }
+                    for e in self.upstreams.endpoints()
+                ],
+                "statistics": {
+                    **self.members.table.statistics(),
+                    "forged": self.members.forged,
+                    "outbound": self.outbound.statistics(),
+                    "listener": self.listener.statistics(),
+                    "inbound": self.inbound.statistics() if self.inbound is not None else {},
+                    "application": self.application.statistics() if self.application is not None else {},
+                    "sessions": self.sessions.statistics(),
+                },
+            }
+        )
+
+    def _policies_page(self) -> Reply:
+        policies = self.policies
+        return as_json(
+            {
+                "revision": policies.set.number,
+                "digest": policies.set.digest,
+                "documents": [document.plain for document in policies.set.documents.values()],
+                "refused": policies.refused.model_dump(mode="json") if policies.refused is not None else None,
+                "problem": policies.problem,
+            }
+        )
+
+    def _certificates_page(self) -> Reply:
+        svid = self.identity.svid
+        return as_json(
+            {
+                "id": str(svid.id),
+                "fingerprint": svid.fingerprint,
+                "not_before": svid.not_before,
+                "not_after": svid.not_after,
+                "seconds_left": round(svid.not_after - time.time()),
+                "renewals": self.renewals.renewals,
+            }
+        )
+
+    def _drain_page(self) -> Reply:
+        self.drain_requested.set()
+        return as_json({"draining": True}, 202)
+
+
+class _Acknowledgements:
+    """The operators, as an address: told by subject."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def tell(self, message: Acknowledgement) -> bool:
+        return self._agent.acknowledge(message)
+
+    async def ask(self, message: Acknowledgement, timeout: float) -> None:
+        raise UsageError("operators are told, not asked")
+
+
+def _address_error(what: str, address: str, error: OSError) -> BusmeshError:
+    return UsageError(
+        f"{what} address {address} cannot be used: {error.strerror or error}",
+        code="BM3201",
+        hint=f"choose another with --{what}, for example --{what} 127.0.0.1:0",
+    )
+
+
+__all__ = ["Agent", "Identity"]

@@ -1,0 +1,243 @@
+"""The member actor: follows the services that this agent calls, and keeps the request path informed.
+
+An agent subscribes to the members of a service when it first calls it: what it costs grows with what it
+uses, not with the mesh.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+from busmesh.actors.actor import Actor
+from busmesh.bus.bus import Bus, is_no_responders
+from busmesh.errors import BusmeshError
+from busmesh.identity.holder import Identity
+from busmesh.identity.signed import open_signed
+from busmesh.members.announcement import PURPOSE, Announcement, State, decode
+from busmesh.members.table import Member, MemberTable
+from busmesh.names import ServiceName, Subjects
+from busmesh.relay.handshakes import Sessions
+from busmesh.relay.upstream import Endpoint, Knowledge, Upstreams
+from busmesh.wire.frame import Session
+
+log = logging.getLogger(__name__)
+
+#: An announcement older than this proves nothing about now.
+MAX_AGE_S = 30.0
+#: Without an answer to "who?" for this long, a service counts as known and empty.
+ANSWER_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Somebody calls this service."""
+
+    service: ServiceName
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A message on a member subject, or an answer to "who?"."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NobodyServes:
+    """The bus said that nobody listens to "who serves this?"."""
+
+    service: ServiceName
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The bus said that nobody listens at this instance."""
+
+    service: ServiceName
+    instance: str
+
+
+class BusBack:
+    """The bus is connected again."""
+
+
+class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
+    """Owns the member table."""
+
+    interval = 0.25
+    capacity = 8192
+
+    def __init__(
+        self, bus: Bus, subjects: Subjects, identity: Identity, upstreams: Upstreams, me: str, inbox: str
+    ) -> None:
+        super().__init__("members")
+        self._bus = bus
+        self._subjects = subjects
+        self._identity = identity
+        self._upstreams = upstreams
+        self._reply_prefix = subjects.reply_prefix(me)
+        self._answers = f"{inbox}.who"
+        self._asked: dict[str, ServiceName] = {}
+        self._asked_at: dict[ServiceName, float] = {}
+        self._subscriptions: dict[ServiceName, int] = {}
+        self._listening = False
+        self.table = MemberTable()
+        self.sessions: Sessions | None = None
+        self.forged = 0
+        #: Told the highest revision that any member has in force: a later one means that we missed some.
+        self.on_revision = lambda revision: None
+
+    # -- what the bus and the request path call ----------------------------------------------------
+
+    def discover(self, service: ServiceName) -> None:
+        self.mailbox.tell(Follow(service))
+
+    def gone(self, endpoint: Endpoint) -> None:
+        """Take an endpoint out at once; the table follows."""
+        endpoint.ready = False
+        endpoint.session = None
+        self._upstreams.changed(endpoint.service)
+        self.mailbox.tell(Lost(endpoint.service, endpoint.instance))
+
+    def opened(self, service: ServiceName, instance: str, session: Session) -> None:
+        """Hear that a session stands."""
+        endpoint = self._upstreams.upstream(service).endpoints.get(instance)
+        if endpoint is not None:
+            endpoint.session = session
+            endpoint.unanswered = 0
+            self._upstreams.changed(service)
+
+    def renew_session(self, endpoint: Endpoint) -> None:
+        if self.sessions is not None:
+            self.sessions.want(endpoint.service, endpoint.instance)
+
+    def _on_member(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
+        self.mailbox.tell(Heard(payload))
+
+    def _on_answer(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
+        if is_no_responders(headers):
+            service = self._asked.get(subject.rpartition(b".")[2].decode("ascii", "replace"))
+            if service is not None:
+                self.mailbox.tell(NobodyServes(service))
+        else:
+            self.mailbox.tell(Heard(payload))
+
+    # -- the actor ---------------------------------------------------------------------------------
+
+    async def started(self) -> None:
+        if not self._listening:
+            await self._bus.subscribe(f"{self._answers}.*", self._on_answer)
+            self._listening = True
+
+    async def receive(self, message: Follow | Heard | NobodyServes | Lost | BusBack) -> None:
+        match message:
+            case Follow(service):
+                await self._follow(service)
+            case Heard(payload):
+                self._hear(payload)
+            case NobodyServes(service):
+                self._known(service)
+            case Lost(service, instance):
+                self.table.lost(service, instance, time.monotonic())
+                self._show(service)
+            case BusBack():
+                self.table.excuse(time.monotonic())
+                for service in self._subscriptions:
+                    self._ask(service)
+
+    async def tick(self) -> None:
+        now = time.monotonic()
+        for service, asked in list(self._asked_at.items()):
+            if now - asked > ANSWER_S:
+                self._known(service)
+        if not self._bus.connected:
+            return
+        for gone in self.table.expire(now):
+            log.info("instance %s of %s has not been heard of for too long", gone.instance, gone.name)
+            self._show(gone.name)
+
+    async def _follow(self, service: ServiceName) -> None:
+        if service in self._subscriptions:
+            return
+        self._subscriptions[service] = await self._bus.subscribe(self._subjects.members(service), self._on_member)
+        self._ask(service)
+
+    def _ask(self, service: ServiceName) -> None:
+        key = f"{service.namespace}-{service.name}"
+        self._asked[key] = service
+        self._asked_at[service] = time.monotonic()
+        try:
+            self._bus.publish(self._subjects.who(service), b"", f"{self._answers}.{key}")
+        except BusmeshError:
+            return  # asked again when the bus is back
+
+    def _known(self, service: ServiceName) -> None:
+        self._asked_at.pop(service, None)
+        upstream = self._upstreams.upstream(service)
+        if upstream.knowledge is Knowledge.ASKING:
+            upstream.knowledge = Knowledge.KNOWN
+            self._upstreams.changed(service)
+
+    def _hear(self, payload: bytes) -> None:
+        try:
+            signed = open_signed(payload, PURPOSE, self._identity.verifier, time.time(), max_age=MAX_AGE_S)
+            announcement = decode(signed.body)
+        except BusmeshError as error:
+            self.forged += 1
+            log.info("an announcement was refused: %s", error)
+            return
+        if announcement.name not in self._subscriptions:
+            return
+        changed = self.table.apply(announcement, signed.signer.id, time.monotonic())
+        self.on_revision(announcement.revision)
+        self._known(announcement.name)
+        self._revive(announcement)
+        if changed:
+            self._show(announcement.name)
+
+    def _revive(self, announcement: Announcement) -> None:
+        endpoint = self._upstreams.upstream(announcement.name).endpoints.get(announcement.instance)
+        if endpoint is not None and endpoint.suspect:
+            endpoint.suspect = False
+            self._upstreams.changed(announcement.name)
+
+    def _show(self, service: ServiceName) -> None:
+        """Bring the request path's endpoints in line with the table."""
+        endpoints = self._upstreams.upstream(service).endpoints
+        present = set()
+        for member in self.table.of(service):
+            announcement = member.announcement
+            if announcement.state is State.LEFT or not announcement.serves:
+                continue
+            present.add(announcement.instance)
+            endpoint = endpoints.get(announcement.instance)
+            if endpoint is None:
+                endpoint = endpoints[announcement.instance] = self._endpoint(announcement)
+            self._update(endpoint, member)
+        for instance in [instance for instance in endpoints if instance not in present]:
+            gone = endpoints.pop(instance)
+            gone.ready = False
+            gone.session = None
+            if self.sessions is not None:
+                self.sessions.unwant(service, instance)
+        self._upstreams.changed(service)
+
+    def _endpoint(self, announcement: Announcement) -> Endpoint:
+        subject = self._subjects.relay(announcement.instance)
+        head = f"PUB {subject} {self._reply_prefix}".encode()
+        return Endpoint(announcement.name, announcement.instance, head)
+
+    def _update(self, endpoint: Endpoint, member: Member) -> None:
+        announcement = member.announcement
+        if endpoint.incarnation != announcement.incarnation:
+            endpoint.incarnation = announcement.incarnation
+            endpoint.session = None  # another process: it knows nothing of the old one's keys
+            endpoint.suspect = False
+        endpoint.labels = announcement.labels
+        endpoint.version = announcement.labels.get("version", "")
+        endpoint.weight = announcement.weight
+        endpoint.ready = member.ready
+        if endpoint.ready and endpoint.session is None and self.sessions is not None:
+            self.sessions.want(endpoint.service, endpoint.instance)

@@ -1,0 +1,130 @@
+"""How an agent gets its identity: from disk if it is still good, else from the authority by join token."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from random import Random
+
+from busmesh.actors.actor import Actor
+from busmesh.bus.bus import Bus
+from busmesh.errors import BusmeshError, BusUnavailable, IdentityError, NotFound
+from busmesh.identity.enrol import Enrolment
+from busmesh.identity.holder import Identity
+from busmesh.identity.jointoken import JoinToken
+from busmesh.identity.renew import Renewal
+from busmesh.identity.store import AgentHome
+from busmesh.identity.svid import Svid, new_key, renewal_time
+from busmesh.identity.trust import TrustBundle
+from busmesh.identity.verify import verify_certificate
+from busmesh.names import SpiffeId, Subjects
+
+log = logging.getLogger(__name__)
+
+#: An SVID on disk with less than this left is not worth starting with.
+ENOUGH_LEFT_S = 60.0
+
+
+async def obtain_identity(
+    bus: Bus, subjects: Subjects, wanted: SpiffeId, home: AgentHome, token: Callable[[], JoinToken]
+) -> Identity:
+    """Return a valid identity, waiting for the authority as long as it takes.
+
+    Args:
+        token: reads the join token; asked only if there is no usable SVID on disk.
+
+    Raises:
+        IdentityError: the authority refused; trying again would not help.
+        NotFound: no join token.
+    """
+    stored = _stored(wanted, home)
+    if stored is not None:
+        return stored
+    join_token = token()
+    pause = 0.1
+    while True:
+        enrolment = Enrolment(join_token, wanted, new_key(), time.time())
+        try:
+            answer = await bus.request(subjects.enrol, enrolment.request(), timeout=2.0)
+        except BusUnavailable as error:
+            log.warning("no authority to enrol with yet (%s); is `busmesh up` or `busmesh authority run` up?", error)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 2.0)
+            continue
+        svid, bundle = enrolment.finish(answer.payload, time.time())
+        _keep(home, svid, bundle)
+        log.info("enrolled as %s", svid.id)
+        return Identity(svid, bundle)
+
+
+def _stored(wanted: SpiffeId, home: AgentHome) -> Identity | None:
+    try:
+        svid, bundle = home.svid(), home.trust(wanted.mesh)
+        if svid.id != wanted:
+            return None
+        verify_certificate(svid.der, bundle, time.time() + ENOUGH_LEFT_S)
+    except NotFound:
+        return None
+    except IdentityError as error:
+        if error.code == "BM4502":  # a key that others can read must be looked at by a person
+            raise
+        log.info("the SVID on disk is of no use (%s); enrolling anew", error)
+        return None
+    return Identity(svid, bundle)
+
+
+def _keep(home: AgentHome, svid: Svid, bundle: TrustBundle) -> None:
+    home.save_trust(bundle)
+    home.save_svid(svid)
+
+
+class Renewals(Actor[None]):
+    """Renews the SVID at half of its life; traffic notices nothing, since sessions outlive certificates."""
+
+    interval = 1.0
+    capacity = 1
+
+    def __init__(
+        self,
+        bus: Bus,
+        subjects: Subjects,
+        identity: Identity,
+        home: AgentHome,
+        renewed: Callable[[], None],
+        rng: Random,
+    ) -> None:
+        super().__init__("renewals")
+        self._bus = bus
+        self._subjects = subjects
+        self._identity = identity
+        self._home = home
+        self._renewed = renewed
+        self._rng = rng
+        self._due = self._next_due()
+        self.renewals = 0
+
+    def _next_due(self) -> float:
+        svid = self._identity.svid
+        return renewal_time(svid.not_before, svid.not_after, self._rng)
+
+    async def tick(self) -> None:
+        now = time.time()
+        if now < self._due or not self._bus.connected:
+            return
+        renewal = Renewal(self._identity.svid, new_key(), now)
+        try:
+            answer = await self._bus.request(self._subjects.renew, renewal.request(), timeout=2.0)
+            svid, bundle = renewal.finish(answer.payload, self._identity.verifier, time.time())
+        except BusmeshError as error:
+            left = self._identity.svid.not_after - now
+            log.warning("the SVID could not be renewed, %.0f s are left: %s", left, error)
+            self._due = now + max(1.0, min(30.0, left / 20))
+            return
+        self._identity.renew(svid, bundle)
+        _keep(self._home, svid, bundle)
+        self._due = self._next_due()
+        self.renewals += 1
+        self._renewed()
+        log.info("the SVID was renewed")

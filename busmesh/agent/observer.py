@@ -1,0 +1,177 @@
+"""What the request path tells telemetry: one call at the begin and one at the end of each try and request.
+
+Nearly all requests cost here a counter and a trace header passed on; events and spans are for the few that
+are sampled.
+"""
+
+from __future__ import annotations
+
+import time
+
+from busmesh.members.announcement import Announcement
+from busmesh.names import SpiffeId
+from busmesh.relay.inbound import Work
+from busmesh.relay.outbound import Exchange
+from busmesh.telemetry.access import AccessLog
+from busmesh.telemetry.metrics import Registry
+from busmesh.telemetry.series import RequestMetrics
+from busmesh.telemetry.trace import Trace, Tracer
+
+_TRACE_LINE = b"traceparent: "
+
+
+class Observer:
+    """Telemetry of both directions of one agent."""
+
+    def __init__(
+        self, registry: Registry, access: AccessLog, tracer: Tracer, me: SpiffeId, announcement: Announcement
+    ) -> None:
+        self._registry = registry
+        self._access = access
+        self._tracer = tracer
+        self._me = me
+        self._service = str(me.service)
+        self._version = announcement.labels.get("version", "")
+        self._unserved: dict[tuple[str, str], RequestMetrics] = {}
+        self._inbound: dict[SpiffeId, RequestMetrics] = {}
+
+    # -- calls made by this instance -----------------------------------------------------------------
+
+    def begin_try(self, exchange: Exchange) -> None:
+        trace = exchange.trace
+        if trace is None:
+            trace = exchange.trace = self._tracer.begin(exchange.request.traceparent)
+        if isinstance(trace, bytes):
+            exchange.traceparent = trace
+            return
+        head = exchange.request.head
+        span = trace.start(
+            "client",
+            time.time_ns(),
+            method=head.method,
+            route=exchange.rule.name,
+            service=str(exchange.target.service),
+            target=head.target,
+            resend=len(exchange.tried),
+        )
+        exchange.span = span
+        exchange.traceparent = span.traceparent
+
+    def end_try(self, exchange: Exchange, status: int, flags: str) -> None:
+        span = exchange.span
+        if span is not None:
+            exchange.span = None
+            span.end(time.time_ns(), status, flags)
+        endpoint = exchange.endpoint
+        if endpoint is None:
+            return
+        metrics = endpoint.metrics.get(exchange.rule.name)
+        if metrics is None:
+            metrics = endpoint.metrics[exchange.rule.name] = self._registry.requests(
+                "source",
+                self._service,
+                str(self._me),
+                str(endpoint.service),
+                endpoint.version,
+                exchange.rule.name,
+            )
+        metrics.record(status, flags, time.monotonic() - exchange.sent_at)
+
+    def end_request(self, exchange: Exchange, status: int, flags: str, size: int) -> None:
+        endpoint = exchange.endpoint
+        if endpoint is None:
+            # Answered without any try. The name came from the application, so it is no label unless known.
+            key = (str(exchange.service), exchange.rule.name)
+            metrics = self._unserved.get(key)
+            if metrics is None:
+                known = key if len(self._unserved) < 256 else ("unknown", "default")
+                metrics = self._unserved[known] = self._registry.requests(
+                    "source", self._service, str(self._me), known[0], "", known[1]
+                )
+            metrics.record(status, flags, time.monotonic() - exchange.started)
+        if self._access.wanted(status):
+            self._tell_outbound(exchange, status, flags, size)
+
+    def _tell_outbound(self, exchange: Exchange, status: int, flags: str, size: int) -> None:
+        seconds = time.monotonic() - exchange.started
+        endpoint, head = exchange.endpoint, exchange.request.head
+        self._access.event(
+            now=time.time() - seconds,
+            reporter="source",
+            source_service=self._service,
+            source_principal=str(self._me),
+            destination_service=str(exchange.target.service),
+            destination_instance=exchange.instance,
+            destination_version=endpoint.version if endpoint is not None else "",
+            route=exchange.rule.name,
+            method=head.method,
+            target=head.target,
+            status=status,
+            flags=flags,
+            seconds=seconds,
+            bytes_in=len(exchange.request.body),
+            bytes_out=size,
+            attempts=len(exchange.tried) + (0 if flags else 1),
+            trace_id=exchange.traceparent[3:35].decode("ascii", "replace"),
+        )
+
+    # -- calls received by this instance -------------------------------------------------------------
+
+    def begin_inbound(self, work: Work) -> bytes:
+        block = work.request.headers
+        traceparent = None
+        if block.startswith(_TRACE_LINE):  # where the caller's agent puts it
+            line, _, rest = block.partition(b"\r\n")
+            traceparent = line[len(_TRACE_LINE) :]
+            trace = self._tracer.begin(traceparent)
+            if trace is traceparent:
+                return block + work.peer.certificate_line
+        else:
+            rest = block
+            trace = self._tracer.begin(None)
+        if isinstance(trace, Trace):
+            span = trace.start(
+                "server",
+                time.time_ns(),
+                method=work.request.method,
+                route="inbound",
+                service=self._service,
+                target=work.request.target,
+            )
+            work.span = span
+            trace = span.traceparent
+        return b"%b%b\r\n%b%b" % (_TRACE_LINE, trace, rest, work.peer.certificate_line)
+
+    def end_inbound(self, work: Work, size: int) -> None:
+        if work.span is not None:
+            work.span.end(time.time_ns(), work.status, work.flags)
+        metrics = work.peer.metrics
+        if metrics is None:
+            caller = work.peer.session.peer
+            metrics = work.peer.metrics = self._registry.requests(
+                "destination", str(caller.service), str(caller), self._service, self._version, "inbound"
+            )
+        seconds = time.monotonic() - work.started
+        metrics.record(work.status, work.flags, seconds)
+        if self._access.wanted(work.status):
+            caller = work.peer.session.peer
+            request = work.request
+            self._access.event(
+                now=time.time() - seconds,
+                reporter="destination",
+                source_service=str(caller.service),
+                source_principal=str(caller),
+                destination_service=self._service,
+                destination_instance=self._me.instance,
+                destination_version=self._version,
+                route="inbound",
+                method=request.method,
+                target=request.target,
+                status=work.status,
+                flags=work.flags,
+                seconds=seconds,
+                bytes_in=len(request.body),
+                bytes_out=size,
+                attempts=request.attempt + 1,
+                trace_id=request.headers[len(_TRACE_LINE) + 3 : len(_TRACE_LINE) + 35].decode("ascii", "replace"),
+            )

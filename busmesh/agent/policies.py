@@ -1,0 +1,210 @@
+"""The policy actor: keeps this agent at the newest revision, on disk too, and says so.
+
+A revision is heard of live, by gossip (a member has a later one), after every reconnect and every 30 s; it is
+always the log that decides. What is not understood is refused whole and the last good set stays. The log on
+disk serves twice: the agent starts with its policies when the bus does not have them, and it refills the
+bus's log when that comes back empty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from busmesh.actors.actor import Actor, Address
+from busmesh.agent.policystore import PolicyStore
+from busmesh.bus.bus import Bus
+from busmesh.bus.policylog import LogUnavailable, PolicyLog, RevisionConflict
+from busmesh.errors import BusmeshError
+from busmesh.identity.holder import Identity
+from busmesh.identity.revisions import open_revision
+from busmesh.members.acknowledgement import Acknowledgement
+from busmesh.policy.compile import Caller, compile_set
+from busmesh.policy.revision import EMPTY, PolicySet, RevisionRefused, fold
+from busmesh.policy.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
+
+#: A published revision reaches an agent live; this is for one that was missed in every other way.
+REREAD_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """An entry of the log, heard live."""
+
+    entry: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SeenElsewhere:
+    """Somebody has this revision in force."""
+
+    revision: int
+
+
+class Synchronise:
+    """Read the log again, and refill it if it was lost."""
+
+
+class Policies(Actor[Published | SeenElsewhere | Synchronise]):
+    """Owns the policy set of this agent.
+
+    Args:
+        bus: to know whether there is any point in asking.
+        policy_log: the log on the bus.
+        store: the log on disk.
+        identity: whose roots must vouch for the operators.
+        caller: the instance whose requests the snapshot is for.
+        apply: takes each new snapshot.
+        acknowledge: gets applied and refused revisions.
+        rng: where splits begin, and the jitter of refilling.
+    """
+
+    interval = REREAD_S
+
+    def __init__(
+        self,
+        *,
+        bus: Bus,
+        policy_log: PolicyLog,
+        store: PolicyStore,
+        identity: Identity,
+        caller: Caller,
+        apply: Callable[[Snapshot], None],
+        acknowledge: Address[Acknowledgement],
+        rng: Random,
+    ) -> None:
+        super().__init__("policies")
+        self._bus = bus
+        self._log = policy_log
+        self._store = store
+        self._identity = identity
+        self._caller = caller
+        self._apply = apply
+        self._acknowledge = acknowledge
+        self._rng = rng
+        self._entries: list[bytes] = []
+        self._made_ms = 0  # when the revision in force was made
+        self.set: PolicySet = EMPTY
+        self.snapshot = compile_set(EMPTY, caller, rng=rng)
+        self.refused: Acknowledgement | None = None
+        #: True once the log was read, or found unreachable while there is a copy on disk.
+        self.synchronised = False
+        self.problem = "not read yet"
+
+    def load(self) -> None:
+        """Begin with what is on disk."""
+        for entry in self._store.read():
+            if not self._take(entry):
+                log.warning("the policies on disk end at revision %d; the rest comes from the bus", self.set.number)
+                self._store.replace(self._entries)
+                break
+        if self.set.number:
+            log.info("revision %d is in force, from disk", self.set.number)
+
+    async def started(self) -> None:
+        await self._synchronise()
+
+    async def tick(self) -> None:
+        await self._synchronise()
+
+    async def receive(self, message: Published | SeenElsewhere | Synchronise) -> None:
+        match message:
+            case Published(entry):
+                if not self._next_is(entry) or not self._take(entry, store=True):
+                    await self._synchronise()
+            case SeenElsewhere(revision):
+                if revision > self.set.number:
+                    await self._synchronise()
+            case Synchronise():
+                await self._synchronise()
+
+    async def _synchronise(self) -> None:
+        if not self._bus.connected:
+            return
+        try:
+            last = await self._log.last()
+            if last < self.set.number:
+                await self._refill()
+                last = await self._log.last()
+            if last > self.set.number:
+                for _, entry in await self._log.read(self.set.number):
+                    if not self._take(entry, store=True):
+                        break
+        except LogUnavailable as error:
+            self.problem = str(error)
+            log.warning("policies: %s", error)
+            # An agent with policies on disk can do without the log; so can a mesh that has no JetStream yet.
+            self.synchronised = self.synchronised or self.set.number > 0
+            return
+        self.problem = ""
+        self.synchronised = True
+
+    async def _refill(self) -> None:
+        """The log lost revisions that we hold: a new store, most likely. Give them back."""
+        # A random while, so that one of many agents does the work and the others find it done.
+        await asyncio.sleep(self._rng.uniform(0.0, 0.2))
+        last = await self._log.last()
+        missing = self._entries[last:]
+        if not missing:
+            return
+        log.warning("the policy log ends at revision %d; giving back up to %d", last, self.set.number)
+        await self._log.ensure()
+        for number, entry in enumerate(missing, start=last + 1):
+            try:
+                await self._log.append(entry, number)
+            except RevisionConflict:  # another agent is doing it
+                return
+
+    def _next_is(self, entry: bytes) -> bool:
+        try:
+            revision, _ = open_revision(entry, self._identity.verifier, time.time())
+        except BusmeshError as error:
+            log.warning("a revision was refused: %s", error)
+            return True  # nothing to fetch: _take will refuse it again and say so
+        return revision.number == self.set.number + 1
+
+    def _take(self, entry: bytes, *, store: bool = False) -> bool:
+        """Fold one entry and put it in force; False if it is refused, and then nothing changed."""
+        number = self.set.number + 1
+        try:
+            revision, author = open_revision(
+                entry, self._identity.verifier, time.time(), previous_ms=self._made_ms
+            )
+            number = revision.number
+            after = fold(self.set, revision)
+            snapshot = compile_set(after, self._caller, rng=self._rng)
+        except RevisionRefused as error:
+            if error.cause != "stale":
+                self._refuse(number, error)
+            return error.cause == "stale"
+        except BusmeshError as error:
+            self._refuse(number, error)
+            return False
+        self.set, self.snapshot, self.refused = after, snapshot, None
+        self._made_ms = revision.time_ms
+        self._entries.append(entry)
+        if store:
+            self._store.append(entry)
+            log.info("revision %d by %s is in force: %s", revision.number, author, revision.reason or "no reason")
+        self._apply(snapshot)
+        self._acknowledge.tell(Acknowledgement(revision=after.number, digest=after.digest, state="applied"))
+        return True
+
+    def _refuse(self, number: int, error: BusmeshError) -> None:
+        refusal = Acknowledgement(
+            revision=number,
+            digest=self.set.digest,
+            state="rejected",
+            code=error.code,
+            reason=str(error.message)[:500],
+        )
+        log.error("revision %d is refused, %d stays in force: %s", number, self.set.number, error)
+        if self.refused != refusal:
+            self.refused = refusal
+            self._acknowledge.tell(refusal)

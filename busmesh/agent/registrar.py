@@ -1,0 +1,124 @@
+"""The registrar: says who this instance is and how it is, once a second and at each change."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from busmesh import __version__
+from busmesh.actors.actor import Actor
+from busmesh.agent.definition import AgentDefinition
+from busmesh.bus.bus import Bus
+from busmesh.errors import BusUnavailable
+from busmesh.identity.holder import Identity
+from busmesh.identity.signed import seal_signed
+from busmesh.members.announcement import PURPOSE, Announcement, Refused, State, encode
+from busmesh.names import Subjects
+
+#: Seconds between two announcements.
+INTERVAL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class HealthChanged:
+    """The application was found healthy, or not."""
+
+    healthy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyInForce:
+    """A revision was applied; or a later one was refused and ``revision`` stays."""
+
+    revision: int
+    digest: str
+    refused: Refused | None = None
+
+
+class Drain:
+    """No new requests, please."""
+
+
+class Leave:
+    """Good-bye."""
+
+
+class Renewed:
+    """The SVID changed: sign with the new one from now on."""
+
+
+class Registrar(Actor[HealthChanged | PolicyInForce | Drain | Leave | Renewed]):
+    """Owns this instance's announcement.
+
+    Questions ("who serves this?", the roll call) are answered with the announcement signed last, on the bus's
+    own callback: a flood of questions costs no signature.
+    """
+
+    interval = INTERVAL_S
+
+    def __init__(
+        self, bus: Bus, subjects: Subjects, identity: Identity, definition: AgentDefinition, instance: str
+    ) -> None:
+        super().__init__("registrar")
+        self._bus = bus
+        self._subjects = subjects
+        self._identity = identity
+        name = definition.name
+        serves = definition.app is not None
+        self.announcement = Announcement(
+            namespace=name.namespace,
+            service=name.name,
+            instance=instance,
+            incarnation=int(time.time() * 1000),
+            sequence=0,
+            interval=INTERVAL_S,
+            state=State.STARTING,
+            serves=serves,
+            labels=definition.labels,
+            weight=definition.weight,
+            locality=definition.locality,
+            software=__version__,
+        )
+        self._sealed = b""
+        self._subject = subjects.member(name, instance)
+        self._inboxes = f"{subjects.root}.inbox.".encode()
+        self.active = lambda: 0
+
+    @property
+    def state(self) -> State:
+        return self.announcement.state
+
+    async def receive(self, message: HealthChanged | PolicyInForce | Drain | Leave | Renewed) -> None:
+        match message:
+            case HealthChanged(healthy):
+                if self.state in (State.DRAINING, State.LEFT):
+                    return
+                self._say(state=State.HEALTHY if healthy else State.UNHEALTHY)
+            case PolicyInForce(revision, digest, refused):
+                self._say(revision=revision, digest=digest, refused=refused)
+            case Drain():
+                if self.state is not State.LEFT:
+                    self._say(state=State.DRAINING)
+            case Leave():
+                self._say(state=State.LEFT)
+            case Renewed():
+                self._say()
+
+    async def tick(self) -> None:
+        self._say()
+
+    def _say(self, **changes: object) -> None:
+        old = self.announcement
+        self.announcement = old.model_copy(
+            update={**changes, "sequence": old.sequence + 1, "active": self.active()}
+        )
+        self._sealed = seal_signed(self._identity.svid, PURPOSE, encode(self.announcement), time.time())
+        try:
+            self._bus.publish(self._subject, self._sealed)
+        except BusUnavailable:
+            return  # said again when the bus is back
+
+    def on_question(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
+        """Answer "who?" or the roll call, to an inbox of this mesh only."""
+        if self._sealed and reply.startswith(self._inboxes) and self.state is not State.LEFT:
+            self._bus.publish(reply.decode("ascii", "replace"), self._sealed)
