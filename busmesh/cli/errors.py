@@ -11,6 +11,7 @@ import traceback
 
 import click
 
+from busmesh.cli.text import printable, redact
 from busmesh.errors import BusmeshError
 from busmesh.yamlfile import InvalidDocuments
 
@@ -24,21 +25,21 @@ def report(error: Exception) -> int:
         return report(error.exceptions[0])
     if isinstance(error, InvalidDocuments):
         for finding in error.findings:
-            click.echo(_line(finding.level, str(finding)), err=True)
+            click.echo(_line(f"{finding.level}: ", str(finding)), err=True)
         return error.exit_status
     if isinstance(error, BusmeshError):
         head = f"{error.code} {error.message}" if error.code else error.message
-        click.echo(_line("error", head), err=True)
+        click.echo(_line("error: ", head), err=True)
         for hint in error.hint.splitlines():
-            click.echo(f"  -> {hint}", err=True)
+            click.echo(_line("  -> ", hint), err=True)
         return error.exit_status
     if os.environ.get("BUSMESH_DEBUG") == "1":
         traceback.print_exception(error, file=sys.stderr)
-    what = f"{type(error).__name__}: {error}".replace("\n", " ")
-    click.echo(_line("error", f"this should not have happened: {what}"), err=True)
+    what = f"{type(error).__name__}: {error}"
+    click.echo(_line("error: ", f"this should not have happened: {what}"), err=True)
     click.echo("  -> please report it, with the output of the same command under BUSMESH_DEBUG=1", err=True)
     return 1
 
 
-def _line(level: str, text: str) -> str:
-    return f"{level}: {text}"
+def _line(prefix: str, text: str) -> str:
+    return prefix + printable(redact(text))

@@ -1,0 +1,191 @@
+"""Which mesh, which bus, which login: flag > environment > context in the home > default.
+
+``busmesh up`` leaves a context in ``$BUSMESH_HOME``, so on its machine no other command needs a flag.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from busmesh.bus.bus import Bus, BusOptions
+from busmesh.errors import NotFound, UsageError
+from busmesh.identity.store import Home
+from busmesh.names import DEFAULT_MESH, Subjects, token
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+DEFAULT_BUS = "nats://127.0.0.1:4222"
+#: A command that only asks gives up after this long without a bus, in seconds.
+PATIENCE_S = 3.0
+_SCHEMES = ("nats://", "tls://", "ws://", "wss://")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a command works with.
+
+    Attributes:
+        home: keys, join token and stored context.
+        mesh: its name.
+        servers: NATS URLs; any of them will do.
+        credentials: a NATS ``.creds`` file.
+        nkey: a file with an nkey seed.
+        tls_ca: PEM file with the authorities of the servers' certificates.
+    """
+
+    home: Home
+    mesh: str
+    servers: tuple[str, ...]
+    credentials: Path | None = None
+    nkey: Path | None = None
+    tls_ca: Path | None = None
+
+    @property
+    def bus_url(self) -> str:
+        """The servers as one text, as ``--bus`` takes it."""
+        return ",".join(self.servers)
+
+    @property
+    def subjects(self) -> Subjects:
+        return Subjects(self.mesh)
+
+    def bus_options(self, name: str, inbox_prefix: str) -> BusOptions:
+        """Return how to connect; ``name`` is what the server's list of connections shows."""
+        return BusOptions(self.servers, name, inbox_prefix, self.credentials, self.nkey, self.tls_ca)
+
+
+def resolve(
+    home: Path | None = None,
+    bus: str | None = None,
+    mesh: str | None = None,
+    *,
+    creds: Path | None = None,
+    nkey: Path | None = None,
+    tls_ca: Path | None = None,
+) -> Context:
+    """Fill what flags and environment left open from the home's context, then from the defaults.
+
+    Raises:
+        UsageError: ``mesh`` is no name, or ``bus`` no NATS URL (code BM3010).
+        IdentityError: the stored context cannot be trusted or read.
+    """
+    place = Home(home.expanduser()) if home is not None else Home.default(os.environ)
+    if not bus or not mesh:
+        with contextlib.suppress(NotFound):
+            stored = place.context()
+            bus, mesh = bus or stored.bus, mesh or stored.mesh
+    servers = tuple(_server(part) for part in (bus or DEFAULT_BUS).split(",") if part.strip())
+    return Context(place, token(mesh or DEFAULT_MESH, "mesh"), servers, creds, nkey, tls_ca)
+
+
+def _server(text: str) -> str:
+    url = text.strip()
+    if "://" not in url:
+        url = f"nats://{url}"
+    if not url.startswith(_SCHEMES) or not url.isprintable() or " " in url:
+        raise UsageError(f"{text!r} is not the URL of a bus", code="BM3010", hint=f"write {DEFAULT_BUS}")
+    return url
+
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+home_option = click.option(
+    "--home",
+    envvar="BUSMESH_HOME",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keys, join token and context.  [env: BUSMESH_HOME; default: ~/.busmesh]",
+)
+mesh_option = click.option(
+    "--mesh",
+    envvar="BUSMESH_MESH",
+    metavar="NAME",
+    help=f"Which mesh.  [env: BUSMESH_MESH; default: the home's context, else {DEFAULT_MESH}]",
+)
+_BUS_OPTIONS = (
+    click.option(
+        "--bus",
+        envvar=["BUSMESH_BUS", "NATS_URL"],
+        metavar="URL[,URL]",
+        help=f"NATS servers.  [env: BUSMESH_BUS, NATS_URL; default: the home's context, else {DEFAULT_BUS}]",
+    ),
+    click.option(
+        "--creds",
+        envvar=["BUSMESH_CREDS", "NATS_CREDS"],
+        type=_FILE,
+        help="NATS credentials file.  [env: BUSMESH_CREDS, NATS_CREDS]",
+    ),
+    click.option(
+        "--nkey", envvar="NATS_NKEY", type=_FILE, help="File with a NATS nkey seed.  [env: NATS_NKEY]"
+    ),
+    click.option(
+        "--tls-ca",
+        envvar="NATS_CA",
+        type=_FILE,
+        help="PEM file with the authorities of the NATS servers' certificates.  [env: NATS_CA]",
+    ),
+)
+
+
+def context_options(command: Callable[..., T]) -> Callable[..., T]:
+    """Give a command the options that say which mesh and bus, and pass it one ``context`` made of them."""
+
+    @functools.wraps(command)
+    def resolved(
+        *args: Any,
+        home: Path | None,
+        bus: str | None,
+        mesh: str | None,
+        creds: Path | None,
+        nkey: Path | None,
+        tls_ca: Path | None,
+        **rest: Any,
+    ) -> T:
+        context = resolve(home, bus, mesh, creds=creds, nkey=nkey, tls_ca=tls_ca)
+        return command(*args, context=context, **rest)
+
+    for option in (*reversed(_BUS_OPTIONS), mesh_option, home_option):
+        resolved = option(resolved)
+    return resolved
+
+
+@contextlib.asynccontextmanager
+async def connected(context: Context, *, patience: float | None = PATIENCE_S) -> AsyncIterator[Bus]:
+    """Connect a command that asks and ends; it gets an inbox of its own.
+
+    Args:
+        context: where to.
+        patience: seconds to try for; None: for ever.
+
+    Raises:
+        BusUnavailable: no server answered in that time.
+        Denied: the server refused the login.
+    """
+    name = f"busmesh-{secrets.token_hex(4)}"
+    bus = Bus(context.bus_options(name, context.subjects.inbox_prefix(name)))
+    try:
+        await bus.connect(patience=patience)
+        yield bus
+    finally:
+        await bus.close()
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run ``main`` to its end, on uvloop where there is one: it halves the latency of a request."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with contextlib.suppress(ImportError):  # there is none for Windows
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main)

@@ -1,0 +1,170 @@
+"""What commands print: tables for people, JSON lines for programs, and the line that says ready.
+
+A table on a terminal, JSON lines when piped, ``-o`` to say otherwise. Rows are plain data, so every format
+shows the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from busmesh.cli.text import printable, redact
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+F = TypeVar("F", bound=Callable[..., Any])
+Row = Mapping[str, Any]
+WATCH_INTERVAL_S = 1.0
+
+
+class Output(StrEnum):
+    """A format."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        title: its heading, in capitals.
+        value: the key of a row's field, or what makes the text of a row.
+        wide: shown by ``-o wide`` only.
+        right: aligned to the right, for numbers.
+        style: names a style of rich ("red", "dim") for the cell of a row.
+    """
+
+    title: str
+    value: str | Callable[[Row], object]
+    wide: bool = False
+    right: bool = False
+    style: Callable[[Row], str] | None = None
+
+    def text(self, row: Row) -> str:
+        """Return the cell of ``row`` on one harmless line; what is missing is "-"."""
+        found = row.get(self.value) if isinstance(self.value, str) else self.value(row)
+        return "-" if found is None or found == "" else printable(str(found))
+
+
+def output_option(command: F) -> F:
+    """Give a command ``-o table|wide|json|yaml``, passed as ``output``."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice([known.value for known in Output]),
+        callback=lambda ctx, param, value: Output(value) if value else _default(),
+        help="Format.  [default: table on a terminal, JSON lines when piped]",
+    )(command)
+
+
+def watch_option(command: F) -> F:
+    """Give a command ``-w/--watch``, passed as ``watch``."""
+    return click.option("-w", "--watch", is_flag=True, help="Look again every second, until Ctrl-C.")(command)
+
+
+def show(rows: Sequence[Row], columns: Sequence[Column], output: Output, *, empty: str = "") -> None:
+    """Print ``rows``.
+
+    Args:
+        rows: plain data (what JSON knows).
+        columns: of the table.
+        output: the format.
+        empty: said on stderr in place of a table without rows.
+    """
+    if output is Output.JSON:
+        for row in rows:
+            click.echo(json.dumps(row))
+    elif output is Output.YAML:
+        from busmesh.yamlfile import write_yaml
+
+        click.echo(write_yaml([dict(row) for row in rows]), nl=False)
+    elif not rows and empty:
+        click.echo(empty, err=True)
+    else:
+        _print_table(rows, columns, output)
+    sys.stdout.flush()
+
+
+async def show_again(
+    read: Callable[[], Awaitable[Sequence[Row]]],
+    columns: Sequence[Column],
+    output: Output,
+    *,
+    interval: float = WATCH_INTERVAL_S,
+) -> None:
+    """Show what ``read`` returns again and again until cancelled: redrawn on a terminal, else appended."""
+    if output not in (Output.TABLE, Output.WIDE) or not sys.stdout.isatty():
+        while True:
+            show(await read(), columns, output)
+            await asyncio.sleep(interval)
+    from rich.live import Live
+
+    with Live(console=_console(), auto_refresh=False, vertical_overflow="crop") as live:
+        while True:
+            live.update(_table(await read(), columns, output), refresh=True)
+            await asyncio.sleep(interval)
+
+
+def ready(**fields: Any) -> None:
+    """Print the one line on stdout that says this process is ready, with what a script needs to know."""
+    line = {"event": "ready"} | {
+        name: redact(value) if isinstance(value, str) else value for name, value in fields.items()
+    }
+    click.echo(json.dumps(line))
+    sys.stdout.flush()
+
+
+def tell_person(*lines: str) -> None:
+    """Say something to whoever sits at the terminal; where nobody does, say nothing."""
+    if sys.stderr.isatty():
+        for line in lines:
+            click.echo(redact(line), err=True)
+
+
+def _default() -> Output:
+    return Output.TABLE if sys.stdout.isatty() else Output.JSON
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False)  # honours NO_COLOR by itself
+
+
+def _table(rows: Sequence[Row], columns: Sequence[Column], output: Output) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = [column for column in columns if output is Output.WIDE or not column.wide]
+    table = Table(box=None, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in shown:
+        table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(c.text(row), style=c.style(row) if c.style else "") for c in shown))
+    return table
+
+
+def _print_table(rows: Sequence[Row], columns: Sequence[Column], output: Output) -> None:
+    console, table = _console(), _table(rows, columns, output)
+    if console.is_terminal:
+        console.print(table)
+        return
+    console.width = max(80, console.measure(table).maximum)  # nothing is cut where nobody looks
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
