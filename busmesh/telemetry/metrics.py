@@ -62,7 +62,8 @@ class Family:
     def values(self, limit: int) -> dict[tuple[str, ...], float]:
         """Return at most ``limit`` values, with the label values bounded."""
         items = islice(self.read().items(), limit)
-        return {tuple([bounded(value) for value in values]): number for values, number in items}
+        # The plus makes a number of a bool, which is a natural thing for a gauge to read.
+        return {tuple([bounded(text) for text in values]): +number for values, number in items}
 
 
 class Registry:
@@ -93,7 +94,7 @@ class Registry:
         self._sequence = 0
         self.counter_from(
             "busmesh_telemetry_overflow_total",
-            "Requests counted under the labels 'other', because there were too many series.",
+            "Requests counted under the labels 'other': too many series.",
             lambda: self._table.other.count,
         )
 
@@ -183,11 +184,10 @@ class Registry:
             values = family.values(self._max_entries)
             for key, value in values.items():
                 told = {"name": family.name, "labels": dict(zip(family.labels, key, strict=True))}
-                number = value if math.isfinite(value) else None
                 if family.kind == "gauge":
-                    gauges.append({**told, "value": number})
+                    gauges.append({**told, "value": _json(value)})
                 elif delta := value - family.told.get(key, 0):
-                    counters.append({**told, "total": number, "delta": delta})
+                    counters.append({**told, "total": _json(value), "delta": _json(delta)})
             family.told = values
         return {
             **self._origin,
@@ -216,6 +216,10 @@ class Registry:
 
     def __repr__(self) -> str:
         return f"<Registry {self.statistics()}>"
+
+
+def _json(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _clash(known: Family) -> UsageError:
