@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
 
 #: An announcement older than this proves nothing about now.
 MAX_AGE_S = 30.0
-#: Without an answer to "who?" for this long, a service counts as known and empty.
-ANSWER_S = 0.5
+#: After "who?" so long a service counts as known: until then a request that finds no instance of its subset
+#: waits, because one may be about to answer.
+ANSWER_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,6 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
             return
         changed = self.table.apply(announcement, signed.signer.id, time.monotonic())
         self.on_revision(announcement.revision)
-        self._known(announcement.name)
         self._revive(announcement)
         if changed:
             self._show(announcement.name)

@@ -97,7 +97,7 @@ def decode(body: bytes) -> Announcement:
     if len(body) > MAX_BYTES:
         raise RemoteProtocolError("an announcement of too many bytes", code="BM5001")
     try:
-        fields: Any = msgpack.unpackb(body, max_buffer_size=MAX_BYTES)
+        fields: Any = msgpack.unpackb(body)
         if not (isinstance(fields, list) and len(fields) == 2):
             raise ValueError("not a pair of version and fields")
         if fields[0] != VERSION:

@@ -138,6 +138,7 @@ class _Connection(asyncio.Protocol):
         if self.call is None:
             self.abort()  # an answer to nothing
             return
+        self._unparsed += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -147,7 +148,7 @@ class _Connection(asyncio.Protocol):
             self._fail(*self._failure)
         elif self._response is not None:
             self._hand_over(self._response)
-        elif self._in_head and (self._unparsed := self._unparsed + len(data)) > MAX_HEADER_BLOCK:
+        elif self._in_head and self._unparsed > MAX_HEADER_BLOCK:
             self._fail("response_headers_too_large", f"the application sent over {MAX_HEADER_BLOCK} bytes of headers")
 
     def _fail(self, code: str, message: str) -> None:

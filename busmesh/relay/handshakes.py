@@ -48,7 +48,7 @@ def _unpack(message: bytes) -> tuple[bytes, bytes]:
     if len(message) > MAX_MESSAGE:
         raise RemoteProtocolError("a handshake message of too many bytes", code="BM4301")
     try:
-        fields: Any = msgpack.unpackb(message, max_buffer_size=MAX_MESSAGE)
+        fields: Any = msgpack.unpackb(message)
     except Exception as error:  # msgpack raises a dozen kinds on hostile input
         raise RemoteProtocolError(f"a handshake message that cannot be read: {type(error).__name__}") from None
     match fields:
@@ -94,7 +94,7 @@ async def open_session(
 
 def _session_number(parameters: bytes) -> int:
     try:
-        fields: Any = msgpack.unpackb(parameters, max_buffer_size=256)
+        fields: Any = msgpack.unpackb(parameters[:256])
     except Exception as error:  # as above
         raise RemoteProtocolError(f"session parameters that cannot be read: {type(error).__name__}") from None
     match fields:
