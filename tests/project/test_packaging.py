@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -17,8 +18,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 def test_every_package_that_is_imported_is_a_dependency() -> None:
     """A package that only ``dev`` brings would be missing where busmesh is installed."""
     provides = {
+        "google-re2": {"re2"},
         "nats-py": {"nats"},
         "opentelemetry-sdk": {"opentelemetry"},
+        "pydantic": {"pydantic", "pydantic_core"},
         "pyOpenSSL": {"OpenSSL"},
         "PyYAML": {"yaml"},
         "opentelemetry-exporter-otlp-proto-http": {"opentelemetry"},
@@ -35,14 +38,15 @@ def test_every_package_that_is_imported_is_a_dependency() -> None:
     assert imported - known - sys.stdlib_module_names == set()
 
 
-def _imports(tree: ast.Module) -> list[str]:
-    names = []
+def _imports(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names.append(node.module or "")
-    return names
+        match node:
+            case ast.Import():
+                yield from (alias.name for alias in node.names)
+            case ast.ImportFrom(module=str(name)):
+                yield name
+            case ast.Call(func=ast.Name(id="import_module"), args=[ast.Constant(value=str(name)), *_]):
+                yield name
 
 
 def test_the_envoy_of_the_benchmark_is_not_needed_to_develop() -> None:
