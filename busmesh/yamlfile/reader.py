@@ -28,8 +28,9 @@ _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _WORDS: dict[str, bool | None] = dict.fromkeys(("", "~", "null", "Null", "NULL"))
 _WORDS |= dict.fromkeys(("true", "True", "TRUE"), True) | dict.fromkeys(("false", "False", "FALSE"), False)
-#: What YAML 1.2 (section 5.1) does not let into a document, NUL and lone surrogates among them.
-FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+#: What YAML 1.2 (section 5.1) does not let into a document, NUL and lone surrogates among them; and the
+#: three characters that end a line in YAML 1.1 only.
+FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def read_yaml(data: bytes, file: str) -> list[YamlDocument]:
@@ -203,9 +204,8 @@ def _scalar(event: Any, file: str) -> bool | int | float | str | None:
         if len(text) > 20 or abs(int(text)) > MAX_INT:
             raise _refusal(file, "BM1111", f"{shorten(text)} does not fit in 64 bits", where)
         return int(text)
-    if _NOT_FINITE.fullmatch(text) or _FLOAT.fullmatch(text):
-        number = float(text.replace(".inf", "inf").replace(".nan", "nan")) if len(text) <= 40 else math.inf
-        if not math.isfinite(number):
-            raise _refusal(file, "BM1111", f"{shorten(text)} is not a finite number", where)
-        return number
+    if _NOT_FINITE.fullmatch(text) or (_FLOAT.fullmatch(text) and not math.isfinite(float(text))):
+        raise _refusal(file, "BM1111", f"{shorten(text)} is not a finite number", where)
+    if _FLOAT.fullmatch(text):
+        return float(text)
     return text

@@ -57,17 +57,31 @@ def _finding_of(
     if kind.startswith("BM"):
         message = f"{dotted(path)}: {detail['msg']}" if path else detail["msg"]
         return document.finding(kind, message, path, hint=context.get("hint", ""), key=at_key)
-    message = f"{dotted(path) or 'the document'} {_lower_first(detail['msg'])}"
+    message = f"{dotted(path) or 'the document'} {_in_yaml_words(detail['msg'])}"
     if kind.endswith("_type"):
         scalar = isinstance(detail["input"], bool | int | float)
-        hint = f'put it in quotes: "{json.dumps(detail["input"])}"' if kind == "string_type" and scalar else ""
+        hint = (
+            f'put it in quotes: "{json.dumps(detail["input"])}"' if kind == "string_type" and scalar else ""
+        )
         return document.finding("BM1203", message, path, hint=hint)
     guess = nearest(str(detail["input"]), re.findall(r"'([^']*)'", str(context.get("expected", ""))))
     return document.finding("BM1204", message, path, hint=f"did you mean {guess!r}?" if guess else "")
 
 
-def _lower_first(message: str) -> str:
-    return message.replace("Input should be", "must be").replace("Value error, ", "")
+#: pydantic's words for types of Python -> words of YAML.
+_WORDS = {
+    "Input should": "must",
+    "a valid tuple": "a list",
+    "a valid list": "a list",
+    "a valid dictionary": "a mapping",
+    "Value error, ": "",
+}
+
+
+def _in_yaml_words(message: str) -> str:
+    for theirs, ours in _WORDS.items():
+        message = message.replace(theirs, ours)
+    return re.sub(r"a mapping or instance of \w+", "a mapping", message)
 
 
 def field_names(model: type[BaseModel]) -> list[str]:

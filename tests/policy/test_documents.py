@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from busmesh.errors import InvalidDocument
+from busmesh.names import ServiceName
+from busmesh.policy.destination import DestinationSpec
+from busmesh.policy.documents import Document, DocumentKey, parse_documents
+from busmesh.policy.fields import resolve_host, seconds
+from busmesh.policy.route import RouteSpec
+from busmesh.yamlfile import InvalidDocuments
+
+ROUTE = """\
+apiVersion: busmesh/v1
+kind: Route
+metadata: {name: orders}
+spec:
+  hosts: [orders]
+  http:
+    - MARK
+      route:
+        - destination: {host: orders}
+"""
+VIRTUAL_SERVICE = ROUTE.replace("busmesh/v1", "networking.istio.io/v1").replace(
+    "kind: Route", "kind: VirtualService"
+)
+DESTINATION = """\
+apiVersion: busmesh/v1
+kind: Destination
+metadata: {name: orders}
+spec:
+  host: orders
+  trafficPolicy: {MARK}
+"""
+
+
+def said(text: str) -> list[str]:
+    """What is found in a document, one line each; empty if it is fine."""
+    try:
+        parse_documents(text.encode(), "f")
+    except InvalidDocuments as error:
+        return [str(finding) for finding in error.findings]
+    return []
+
+
+def in_rule(fields: str) -> list[str]:
+    return said(ROUTE.replace("MARK", fields))
+
+
+def in_match(fields: str) -> list[str]:
+    return in_rule(f"match: [{{{fields}}}]")
+
+
+def in_set(fields: str) -> list[str]:
+    return in_rule(f"headers: {{request: {{set: {{{fields}}}}}}}")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "name: a rule",
+        "timeout: 5s",
+        "timeout: 1m30s",
+        "timeout: 0s",
+        "timeout: 1.5s",
+        "timeout: ~",
+        "match: []",
+        "match: [{}]",
+        "match: [{uri: {prefix: /a}, method: {exact: GET}, ignoreUriCase: true}]",
+        "match: [{uri: {regex: '/a/[0-9]+'}}]",
+        "match: [{headers: {x-a: {}, X-B: {exact: ''}}, withoutHeaders: {c: {prefix: d}}}]",
+        "match: [{queryParams: {q: {exact: '1'}}}]",
+        "match: [{sourceLabels: {version: v1}, sourceNamespace: shop, caller: web.shop}]",
+        "headers: {request: {set: {a: b}, add: {c: d}, remove: [e]}, response: {remove: [server]}}",
+        "headers: {request: {set: {x: '100 % sure', y: 'a%20b'}}}",
+    ],
+)
+def test_what_a_rule_may_say(fields: str) -> None:
+    assert in_rule(fields) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "rest"),
+    [
+        (in_rule("timout: 5s"), "BM1201", "did you mean 'timeout'?"),
+        (in_rule("timeout: 5"), "BM1203", 'put it in quotes: "5"'),
+        (in_rule("timeout: 5 s"), "BM1207", "write 5s, 100ms"),
+        (in_rule("timeout: 5d"), "BM1207", "5d"),
+        (in_rule("timeout: 25h"), "BM1207", "from 1ms to 24h"),
+        (in_rule("timeout: 10us"), "BM1207", "from 1ms"),
+        (in_rule(f"timeout: {'9' * 80}h"), "BM1207", "..."),
+        (in_rule("name: ''"), "BM1204", "1 to 128"),
+        (in_match("uri: {prefix: a}"), "BM1212", "'a'"),
+        (in_match("uri: {}"), "BM1217", "missing"),
+        (in_match("uri: {exact: /a, prefix: /b}"), "BM1217", "not several"),
+        (in_match("uri: {regex: '(?=a)'}"), "BM1208", "RE2"),
+        (in_match("uri: {regex: '(a+'}"), "BM1208", "missing )"),
+        (in_match("method: GET"), "BM1203", "a mapping"),
+        (in_match("headers: {'a b': {}}"), "BM1209", "'a b'"),
+        (in_match("headers: {':path': {exact: /}}"), "BM1209", "uri"),
+        (in_match("headers: {uri: {exact: /}}"), "BM1209", "use the field uri"),
+        (in_match("headers: {a: {exact: true}}"), "BM1203", 'put it in quotes: "true"'),
+        (in_match("headers: {a: ~}"), "BM1203", "a mapping"),
+        (in_match("sourceNamespace: 'a.*'"), "BM1001", "not a name"),
+        (in_match("caller: a.b.c"), "BM1213", "a.b.c"),
+        (in_match("caller: '*'"), "BM1320", "wildcards"),
+        (in_set("Host: a"), "BM1211", "belongs to the mesh"),
+        (in_set("':authority': a"), "BM1211", ":authority"),
+        (in_set("Content-Length: '1'"), "BM1211", ""),
+        (in_set("Transfer-Encoding: chunked"), "BM1211", ""),
+        (in_set("Connection: close"), "BM1211", ""),
+        (in_set("x-busmesh-source: a"), "BM1211", ""),
+        (in_set("X_Busmesh_Source: a"), "BM1211", ""),
+        (in_set('a: "b\\r\\nc: d"'), "BM1210", "control characters"),
+        (in_set('a: "b\\nc"'), "BM1210", "control characters"),
+        (in_set("'a\tb': c"), "BM1209", ""),
+        (in_set("a: '%REQ(:path)%'"), "BM1321", "VARIABLES"),
+        (in_set("a: 100%%"), "BM1321", "VARIABLES"),
+        (in_set("a: b, A: c"), "BM1218", "'A'"),
+        (in_rule("headers: {request: {remove: [te]}}"), "BM1211", "'te'"),
+        (in_rule("route: []"), "BM1105", "twice"),
+    ],
+)
+def test_what_a_rule_may_not_say(found: list[str], code: str, rest: str) -> None:
+    (line,) = found
+    assert f" {code} " in line
+    assert rest in line
+
+
+NOT_YET_IN_A_RULE = """\
+retries fault mirror mirrors mirrorPercent mirror_percent mirrorPercentage rewrite redirect directResponse
+corsPolicy delegate""".split()
+NOT_YET_IN_A_MATCH = ["scheme", "authority", "port", "statPrefix"]
+NOT_YET_IN_A_POLICY = [
+    *("outlierDetection", "connectionPool", "tls", "portLevelSettings", "tunnel", "proxyProtocol"),
+    "retryBudget",
+]
+NOT_YET_IN_A_BALANCER = ["consistentHash", "localityLbSetting", "warmup", "warmupDurationSecs"]
+
+
+@pytest.mark.parametrize("text", [ROUTE, VIRTUAL_SERVICE], ids=["native", "istio"])
+@pytest.mark.parametrize(
+    ("field", "place"),
+    [(field, "{}: x") for field in NOT_YET_IN_A_RULE]
+    + [(field, "match: [{{{}: x}}]") for field in NOT_YET_IN_A_MATCH]
+    + [("port", "match: [{{}}]\n      route: [{{destination: {{host: a, {}: {{number: 1}}}}}}]")],
+)
+def test_what_istio_knows_and_busmesh_does_not_is_refused_by_name(text: str, field: str, place: str) -> None:
+    if "route:" in place:
+        text = text[: text.rindex("      route:")]
+    (line,) = said(text.replace("MARK", place.format(field)))
+    assert f"{field} is not supported yet" in line
+    assert " BM13" in line
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [(f"{field}: x", field) for field in NOT_YET_IN_A_POLICY]
+    + [(f"loadBalancer: {{{field}: x}}", field) for field in NOT_YET_IN_A_BALANCER]
+    + [("loadBalancer: {simple: PASSTHROUGH}", "the balancer PASSTHROUGH")],
+)
+def test_so_it_is_in_a_destination(fields: str, field: str) -> None:
+    (line,) = said(DESTINATION.replace("{MARK}", f"{{{fields}}}"))
+    assert f"{field} is not supported yet" in line
+    assert " BM13" in line
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ("hosts: [orders]", "hosts: [orders]\n  tcp: []", "BM1309"),
+        ("hosts: [orders]", "hosts: [orders]\n  tls: []", "BM1310"),
+        ("hosts: [orders]", "hosts: [orders]\n  gateways: [edge]", "BM1311"),
+        ("hosts: [orders]", "hosts: [orders]\n  exportTo: ['*']", "BM1312"),
+        ("MARK", "match: [{gateways: [mesh, edge]}]", "BM1311"),
+        ("hosts: [orders]", "hosts: ['*']", "BM1320"),
+        ("hosts: [orders]", "hosts: ['*.shop']", "BM1320"),
+        ("hosts: [orders]", "hosts: [www.example.com]", "BM1213"),
+        ("hosts: [orders]", "hosts: []", "BM1220"),
+        ("hosts: [orders]", "hosts: orders", "BM1203"),
+        ("{name: orders}", "{}", "BM1202"),
+        ("{name: orders}", "{name: Orders}", "BM1001"),
+        ("{name: orders}", "{name: orders, namespace: a.b}", "BM1001"),
+        ("{name: orders}", "{name: orders, namspace: a}", "BM1201"),
+        ("kind: VirtualService", "kind: VirtualServices", "BM1205"),
+        ("kind: VirtualService", "kind: Gateway", "BM1311"),
+        ("networking.istio.io/v1", "networking.istio.io/v2", "BM1206"),
+        ("networking.istio.io/v1", "busmesh/v1", "BM1206"),
+        ("kind: VirtualService", "kind: [a]", "BM1202"),
+        ("spec:", "status: {}\nspecs: {}\nspec:", "BM1201"),
+    ],
+)
+def test_what_a_virtual_service_may_not_say(old: str, new: str, code: str) -> None:
+    text = VIRTUAL_SERVICE.replace(old, new, 1).replace("MARK", "name: a")
+    (line,) = said(text)
+    assert f" {code} " in line
+
+
+@pytest.mark.parametrize("kind", ["Authorization", "RateLimit", "Telemetry", "Rollout"])
+def test_kinds_that_are_announced_are_not_called_unknown(kind: str) -> None:
+    (line,) = said(f"apiVersion: busmesh/v1\nkind: {kind}\n")
+    assert "is not supported yet" in line
+
+
+def test_a_virtual_service_becomes_what_a_route_is() -> None:
+    fields = "name: a\n      match: [{gateways: [mesh], uri: {prefix: /a}}]\n      timeout: 1s"
+    (istio,) = parse_documents(
+        VIRTUAL_SERVICE.replace("MARK", fields).replace("  hosts:", "  gateways: [mesh]\n  hosts:").encode(),
+        "f",
+    )
+    (native,) = parse_documents(ROUTE.replace("MARK", fields.replace("gateways: [mesh], ", "")).encode(), "f")
+    assert istio.key == native.key == DocumentKey("Route", "default", "orders")
+    assert istio.spec == native.spec
+    assert istio != native, "each gives back what was published"
+
+
+def test_what_kubernetes_adds_is_let_through() -> None:
+    added = "{name: orders, uid: x, generation: 1, creationTimestamp: 2026-11-23, managedFields: [{a: 1}]}"
+    text = (
+        VIRTUAL_SERVICE.replace("{name: orders}", added).replace("MARK", "name: a") + "status: {ok: true}\n"
+    )
+    assert said(text) == []
+    (line,) = said(ROUTE.replace("{name: orders}", "{name: orders, uid: x}").replace("MARK", "name: a"))
+    assert "BM1201" in line
+
+
+@pytest.mark.parametrize(
+    ("host", "service"),
+    [
+        ("orders", ServiceName("orders", "shop")),
+        ("orders.pay", ServiceName("orders", "pay")),
+        ("orders.pay.mesh", ServiceName("orders", "pay")),
+        ("orders.pay.svc", ServiceName("orders", "pay")),
+        ("orders.pay.svc.cluster.local", ServiceName("orders", "pay")),
+        ("orders.default", ServiceName("orders")),
+    ],
+)
+def test_a_host_means_a_service_seen_from_the_namespace_of_its_document(
+    host: str, service: ServiceName, route: Callable[..., Document]
+) -> None:
+    assert resolve_host(host, "shop") == service
+    document = route("orders", namespace="shop", host=host)
+    assert document.service(host) == service
+
+
+@pytest.mark.parametrize(
+    "host", ["", "a.b.c", "a..b", "a b", "A", "a.b.svc.cluster", "svc.cluster.local.", "*"]
+)
+def test_other_hosts_mean_nothing(host: str) -> None:
+    assert said(ROUTE.replace("[orders]", f"['{host}']").replace("MARK", "name: a")) != []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("5s", 5), ("100ms", 0.1), ("1h", 3600), ("1m30s", 90), ("0s", 0), ("1.5s", 1.5), ("1500us", 0.0015)],
+)
+def test_durations(text: str, expected: float) -> None:
+    assert seconds(text) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("simple", "subset", "expected"),
+    [
+        ("", "", "LEAST_REQUEST"),
+        ("LEAST_CONN", "", "LEAST_REQUEST"),
+        ("UNSPECIFIED", "", "LEAST_REQUEST"),
+        ("RANDOM", "", "RANDOM"),
+        ("RANDOM", "ROUND_ROBIN", "ROUND_ROBIN"),
+        ("", "ROUND_ROBIN", "ROUND_ROBIN"),
+    ],
+)
+def test_a_subset_has_the_balancer_of_its_destination_unless_it_has_its_own(
+    simple: str, subset: str, expected: str, documents: Callable[..., list[Document]]
+) -> None:
+    def policy(name: str) -> str:
+        return f"trafficPolicy: {{loadBalancer: {{simple: {name}}}}}" if name else "trafficPolicy: {}"
+
+    text = DESTINATION.replace("  trafficPolicy: {MARK}", f"  {policy(simple)}")
+    (document,) = documents(f"{text}  subsets: [{{name: v1, {policy(subset)}}}]\n")
+    assert isinstance(document.spec, DestinationSpec)
+    assert document.spec.balancer("v1") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("route/orders", DocumentKey("Route", "default", "orders")),
+        ("VirtualService/shop/orders", DocumentKey("Route", "shop", "orders")),
+        ("destinationrule/a", DocumentKey("Destination", "default", "a")),
+    ],
+)
+def test_a_key_can_be_typed(text: str, key: DocumentKey) -> None:
+    assert DocumentKey.parse(text) == key
+    assert DocumentKey.parse(str(key)) == key
+
+
+@pytest.mark.parametrize("text", ["orders", "route/", "route/a/b/c", "pod/a", ""])
+def test_other_texts_name_no_document(text: str) -> None:
+    with pytest.raises(InvalidDocument, match="BM1219"):
+        DocumentKey.parse(text)
+
+
+def test_a_document_from_the_bus_is_checked_like_one_from_a_file(route: Callable[..., Document]) -> None:
+    document = route("orders")
+    again = Document.from_plain(document.plain, file="revision 7")
+    assert again == document
+    assert isinstance(again.spec, RouteSpec)
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    for hostile in (
+        None,
+        3,
+        [],
+        {},
+        {"kind": 1},
+        {1: 2},
+        deep,
+        {"kind": "Route", "apiVersion": "busmesh/v1"},
+        {"a": b"b"},
+    ):
+        with pytest.raises(InvalidDocument):
+            Document.from_plain(hostile)

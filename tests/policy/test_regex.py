@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from busmesh.policy import regex
+from busmesh.policy.regex import MAX_TEXT, RefusedPattern, full_match
+
+#: Patterns and texts that cost a backtracking engine exponential or high polynomial time, and some that
+#: cost a linear one much memory.
+EVIL = [
+    ("(a+)+$", "a", "b"),
+    ("(a|a)*$", "a", "b"),
+    ("(a|aa)+$", "a", "b"),
+    ("(.*)*x", "a", ""),
+    ("(a*)*b", "a", "c"),
+    ("(x+x+)+y", "x", ""),
+    ("([a-zA-Z]+)*$", "a", "1"),
+    ("(.*a){20}", "a", "b"),
+    ("^(([a-z])+.)+[A-Z]([a-z])+$", "a", ""),
+    (".*.*.*.*=.*", "x", ""),
+    ("(0|1)*1(0|1){12}2", "01", ""),
+    ("(?:(?:a?){60})a{60}", "a", "b"),
+    (".{0,200}x.{0,20}y", "x", ""),
+    ("([a-z0-9]+[._-])*[a-z0-9]+@", "a.", ""),
+    (r"(\w+\s?)+!", "ab ", ""),
+    (r"\s*,\s*(\s*)*;", " ", ""),
+    (".*a.{100}b.*Z", "abcab", ""),
+    ("(.*a.{30}|.*b.{30}|.*c.{30})Z", "abcacb", ""),
+    ("(a{1,10}){1,10}b", "a", ""),
+    ("((ab)*c?)*d", "abab", "c"),
+    (r"(?i)(Aa|aA)+!", "aA", ""),
+]
+
+
+@pytest.mark.parametrize(("pattern", "unit", "end"), EVIL)
+def test_no_pattern_takes_long_on_the_longest_text_that_is_looked_at(
+    pattern: str, unit: str, end: str
+) -> None:
+    text = ((unit * MAX_TEXT)[: MAX_TEXT - len(end)] + end).encode()
+    try:
+        test = full_match(pattern)
+    except RefusedPattern:
+        return
+    began = time.process_time()
+    test(text)
+    assert time.process_time() - began < 0.25  # 5 ms are the aim; the rest is for a busy machine
+
+
+def test_the_whole_value_must_match() -> None:
+    test = full_match("v[0-9]+")
+    assert test(b"v12")
+    assert not test(b"v12x")
+    assert not test(b"xv12")
+
+
+def test_alternatives_do_not_let_a_prefix_pass() -> None:
+    assert not full_match("a|ab")(b"abc")
+    assert full_match("a|ab")(b"ab")
+
+
+def test_values_are_bytes_whatever_they_mean() -> None:
+    assert full_match("[^/]+")(b"\xff\x80")
+    assert full_match(r"caf\xc3\xa9")("café".encode())
+
+
+def test_a_text_too_long_to_be_looked_at_gives_the_answer_chosen_before() -> None:
+    text = b"a" * (MAX_TEXT + 1)
+    assert full_match("a+")(text[1:]) is True
+    assert full_match("a+")(text) is False
+    assert full_match("a+", too_long=True)(text) is True
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(?=a)b",
+        r"(a)\1",
+        "(?<!a)b",
+        "(",
+        "[",
+        "a{1001}",
+        "a" * 1025,
+        "a" * 400,
+        "((a{30}){30}){30}",
+        "é",
+        "a**b(",
+    ],
+)
+def test_what_cannot_be_bounded_is_refused(pattern: str) -> None:
+    with pytest.raises(RefusedPattern) as caught:
+        full_match(pattern)
+    assert caught.value.code == "BM1208"
+
+
+def test_without_the_engine_a_regex_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> object:
+        raise ImportError(name)
+
+    monkeypatch.setattr(regex, "import_module", missing)
+    with pytest.raises(RefusedPattern) as caught:
+        full_match("a")
+    assert caught.value.code == "BM1215"
+    assert "pip install google-re2" in caught.value.hint

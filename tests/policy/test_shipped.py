@@ -1,0 +1,238 @@
+"""Every document under ``policies/`` loads, fits, and does what its comment says."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import jsonschema
+import pytest
+
+from busmesh.decide.headers import HeaderOps
+from busmesh.decide.request import Headers, RequestHead
+from busmesh.decide.route import Rule, choose_rule
+from busmesh.names import ServiceName
+from busmesh.policy.compile import Caller, compile_set
+from busmesh.policy.documents import KINDS
+from busmesh.policy.load import load_documents
+from busmesh.policy.revision import EMPTY, PolicySet, Revision, fold, propose
+from busmesh.policy.schema import schema_text
+from busmesh.policy.snapshot import Snapshot
+from busmesh.policy.validate import validate_bundle
+from busmesh.yamlfile import read_yaml
+
+FOLDER = Path(__file__).parents[2] / "policies"
+FILES = sorted(FOLDER.glob("*.yaml"))
+ORDERS, PAYMENTS, PRODUCTS = (ServiceName(name) for name in ("orders", "payments", "product-service"))
+#: The demo's services, and the one of the VirtualService that must work as it is.
+LIVE = {
+    ServiceName("web"): [{"version": "v1"}],
+    ORDERS: [{"version": "v1"}, {"version": "v2"}],
+    PAYMENTS: [{"version": "v1"}],
+    PRODUCTS: [{"version": "v1"}, {"version": "v2"}],
+}
+SEED = """\
+apiVersion: networking.istio.io/v1alpha3
+kind: VirtualService
+metadata:
+  name: product-service
+spec:
+  hosts:
+  - product-service
+  http:
+  - route:
+    - destination:
+        host: product-service
+        subset: v1
+      weight: 80
+    - destination:
+        host: product-service
+        subset: v2
+      weight: 20
+"""
+
+
+def publish(current: PolicySet, name: str) -> PolicySet:
+    """Publish a file the way an operator does: load, validate, propose, over the wire, fold."""
+    documents = load_documents([FOLDER / name])
+    assert [str(finding) for finding in validate_bundle(documents, current, LIVE)] == []
+    revision = propose(current, documents, [], author="ana", reason=name, now=1.0)
+    return fold(current, Revision.from_plain(json.loads(json.dumps(revision.to_plain()))))
+
+
+def snapshot_of(*names: str, caller: str = "web", labels: dict[str, str] | None = None) -> Snapshot:
+    current = EMPTY
+    for name in names:
+        current = publish(current, name)
+    return compile_set(current, Caller(ServiceName(caller), labels or {}), rng=Random(1))
+
+
+def rule_for(
+    snapshot: Snapshot,
+    service: ServiceName,
+    target: bytes = b"/",
+    headers: Headers | None = None,
+    method: bytes = b"GET",
+) -> Rule:
+    rule = choose_rule(snapshot.service(service), RequestHead(method, target, headers or []))
+    assert rule is not None
+    return rule
+
+
+def picks(rule: Rule, count: int = 2000) -> dict[str, int]:
+    seen = [str(rule.split.pick()) for _ in range(count)]
+    return {name: seen.count(name) for name in sorted(set(seen))}
+
+
+def after(*operations: HeaderOps | None, headers: Headers) -> Headers:
+    for operation in operations:
+        headers = operation.apply(headers) if operation else headers
+    return headers
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_a_file_can_be_published_on_an_empty_mesh_and_again(file: Path) -> None:
+    once = publish(EMPTY, file.name)
+    again = publish(once, file.name)
+    assert once.digest == again.digest
+    assert len(once.documents) >= 1
+
+
+def test_the_files_can_be_published_one_after_another_in_any_order() -> None:
+    for one, two in itertools.permutations([file.name for file in FILES], 2):
+        publish(publish(EMPTY, one), two)
+
+
+def modelines(file: Path) -> Iterator[Path]:
+    for found in re.finditer(r"^# yaml-language-server: \$schema=(\S+)$", file.read_text(), re.MULTILINE):
+        yield file.parent / found[1]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_every_document_names_the_schema_that_it_fits(file: Path) -> None:
+    documents = read_yaml(file.read_bytes(), file.name)
+    schemas = list(modelines(file))
+    assert file.read_text().startswith("# yaml-language-server: ")
+    assert len(schemas) == len(documents)
+    for document, path in zip(documents, schemas, strict=True):
+        plain: Any = document.data
+        assert path.stem == plain["kind"]
+        jsonschema.validate(plain, json.loads(path.read_text()))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_every_file_says_what_it_shows(file: Path) -> None:
+    comment = [line for line in file.read_text().splitlines() if line.startswith("# ")][1:]
+    assert len(" ".join(comment)) > 40
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_schemas_are_those_of_the_models(kind: str) -> None:
+    # To write one anew: busmesh policy schema KIND > policies/schema/KIND.json
+    assert json.loads((FOLDER / "schema" / f"{kind}.json").read_text()) == json.loads(schema_text(kind))
+
+
+def test_a_schema_refuses_what_the_models_refuse() -> None:
+    made = json.loads(schema_text("VirtualService"))
+    plain: Any = read_yaml(SEED.encode(), "seed")[0].data
+    jsonschema.validate(plain, made)
+    plain["spec"]["http"][0]["retries"] = {"attempts": 3}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(plain, made)
+
+
+def test_product_split_is_the_virtual_service_as_it_is_and_splits_80_to_20() -> None:
+    text = (FOLDER / "product-split.yaml").read_text()
+    assert text.endswith(SEED)
+    assert all(line.startswith("#") for line in text.removesuffix(SEED).splitlines())
+    snapshot = snapshot_of("product-split.yaml")
+    rule = rule_for(snapshot, PRODUCTS)
+    assert rule.name == "product-service[0]"
+    assert picks(rule) == pytest.approx({"product-service/v1": 1600, "product-service/v2": 400}, abs=10)
+    assert [target.labels for target, _ in rule.split.choices] == [{"version": "v1"}, {"version": "v2"}]
+
+
+def test_orders_split() -> None:
+    rule = rule_for(snapshot_of("orders-split.yaml"), ORDERS)
+    assert picks(rule) == pytest.approx({"orders/v1": 1600, "orders/v2": 400}, abs=10)
+    fresh = rule_for(snapshot_of("orders-split.yaml"), ORDERS)
+    assert picks(fresh, 500) == pytest.approx({"orders/v1": 400, "orders/v2": 100}, abs=2.6)
+
+
+def test_orders_canary_replaces_the_split() -> None:
+    snapshot = snapshot_of("orders-split.yaml", "orders-canary.yaml")
+    canary = rule_for(snapshot, ORDERS, headers=[(b"X-Canary", b"always")])
+    assert (canary.name, picks(canary)) == ("canary", {"orders/v2": 2000})
+    for headers in ([], [(b"x-canary", b"never")]):
+        split = rule_for(snapshot, ORDERS, headers=headers)
+        assert split.name == "split"
+        assert picks(split) == pytest.approx({"orders/v1": 1600, "orders/v2": 400}, abs=10)
+
+
+def test_header_rewriting() -> None:
+    rule = rule_for(snapshot_of("header-rewriting.yaml"), ORDERS)
+    came = [(b"X-Debug", b"1"), (b"X-Tenant", b"evil"), (b"Via", b"1.1 a")]
+    for target, _ in rule.split.choices:
+        sent = after(target.request_headers, rule.request_headers, headers=came)
+        assert sent == [(b"Via", b"1.1 a"), (b"x-tenant", b"shop"), (b"via", b"1.1 busmesh")]
+        back = after(target.response_headers, rule.response_headers, headers=[(b"Server", b"x")])
+        assert back == [(b"x-orders-version", str(target.subset).encode())]
+
+
+def test_timeouts() -> None:
+    snapshot = snapshot_of("timeouts.yaml")
+    assert rule_for(snapshot, PAYMENTS, b"/charge/7", method=b"POST").timeout == 2.0
+    assert rule_for(snapshot, PAYMENTS, b"/charge/7").timeout == 0.5
+    assert rule_for(snapshot, PAYMENTS, b"/", method=b"POST").timeout == 0.5
+
+
+def test_native_route() -> None:
+    web = snapshot_of("native-route.yaml")
+    v2 = snapshot_of("native-route.yaml", caller="orders", labels={"version": "v2"})
+    v1 = snapshot_of("native-route.yaml", caller="orders", labels={"version": "v1"})
+
+    def name(snapshot: Snapshot, *args: Any) -> tuple[str, float | None]:
+        rule = rule_for(snapshot, PAYMENTS, *args)
+        return rule.name, rule.timeout
+
+    assert name(web, b"/reports/1?format=csv") == ("reports", 30.0)
+    assert name(web, b"/reports/1", [(b"Accept", b"text/csv;q=1")]) == ("reports", 30.0)
+    assert name(web, b"/reports/1?format=pdf") == ("rest", 1.0)
+    assert name(web, b"/reports/1?format=csv", [], b"POST") == ("rest", 1.0)
+    assert name(v2, b"/") == ("checkout", 3.0)
+    assert name(v2, b"/", [(b"X-Replay", b"")]) == ("rest", 1.0)
+    assert name(v1, b"/") == name(web, b"/") == ("rest", 1.0)
+    assert name(web, b"/Refunds/12") == ("refunds", 5.0)
+    assert name(web, b"/refunds/12/x") == ("rest", 1.0)
+
+
+def test_destinations() -> None:
+    snapshot = snapshot_of("destinations.yaml")
+    assert snapshot.subset_labels(ORDERS, "next") == {"version": "v2"}
+    assert [snapshot.balancer(ORDERS, subset) for subset in (None, "v1", "v2", "next")] == [
+        *["LEAST_REQUEST"] * 3,
+        "ROUND_ROBIN",
+    ]
+    assert snapshot.balancer(PAYMENTS) == "RANDOM"
+
+
+def test_orders_destinationrule_replaces_the_destination() -> None:
+    snapshot = snapshot_of("destinations.yaml", "orders-destinationrule.yaml")
+    assert [snapshot.balancer(ORDERS, subset) for subset in (None, "v1", "v2")] == [
+        "LEAST_REQUEST",
+        "LEAST_REQUEST",
+        "ROUND_ROBIN",
+    ]
+    assert snapshot.subset_labels(ORDERS, "v2") == {"version": "v2"}
+
+
+def test_no_file_is_without_a_test_of_its_own() -> None:
+    tests = [name.removeprefix("test_") for name in globals() if name.startswith("test_")]
+    for file in FILES:
+        words = file.stem.replace("-", "_")
+        assert any(name.startswith(words) for name in tests), f"say in a test what {file.name} does"
