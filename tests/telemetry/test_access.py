@@ -107,6 +107,15 @@ def test_none_and_all(sample: float, chosen: int):
     assert sum(access.wanted(200) for _ in range(1000)) == chosen
 
 
+def test_a_sample_of_nothing_is_nothing_also_at_the_lowest_draw():
+    class Lowest(Random):
+        def random(self) -> float:
+            return 0.0
+
+    assert not AccessLog(0.0, Lowest(), 10).wanted(200)
+    assert AccessLog(1e-9, Lowest(), 10).wanted(200)
+
+
 def test_sampled_requests_leave_half_of_the_room_to_failures():
     access = log(sample=1.0, max_per_second=10)
     assert sum(access.wanted(200) for _ in range(100)) == 5

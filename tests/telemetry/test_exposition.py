@@ -58,7 +58,7 @@ busmesh_request_duration_seconds_count{L,response_code="503",response_flags="UH"
 busmesh_request_retries_total{L} 2
 # HELP busmesh_requests_in_flight Requests at work now.
 # TYPE busmesh_requests_in_flight gauge
-busmesh_requests_in_flight{L} 1
+busmesh_requests_in_flight{L} 3
 # HELP busmesh_frames_total Frames \\\\ lost.
 # TYPE busmesh_frames_total counter
 busmesh_frames_total{kind="a\\"b\\\\c"} 7
@@ -88,6 +88,7 @@ def busy() -> Registry:
     second.record(503, "UH", 0.0005)
     first.retries += 1
     second.retries += 1
+    first.in_flight += 2
     second.in_flight += 1
     registry.counter("busmesh_frames_total", "Frames \\ lost.", {"kind": 'a"b\\c'}).add(7)
     registry.gauge("busmesh_sessions", "Sessions that stand.", lambda: 4)

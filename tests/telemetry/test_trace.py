@@ -12,6 +12,7 @@ from opentelemetry.sdk.version import __version__ as sdk_version
 
 from busmesh import __version__
 from busmesh.errors import UsageError
+from busmesh.telemetry import otlp
 from busmesh.telemetry.sampling import Sampling
 from busmesh.telemetry.trace import Trace, Tracer
 from busmesh.telemetry.tracecontext import parse
@@ -85,6 +86,7 @@ def test_where_none_came_or_a_malformed_one_a_new_one_is_made(header: bytes | No
         assert not found.sampled
         assert len(each) == 55
         assert found.trace_id != int(TRACE, 16)
+        assert f"{found.span_id:016x}" not in f"{found.trace_id:032x}"
 
 
 def test_the_same_seed_makes_the_same_headers():
@@ -380,6 +382,18 @@ def test_nothing_is_left_to_do_at_exit(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("atexit.register", registered.append)
     tracer(ratio=1.0)
     assert registered == []
+
+
+def test_attributes_of_each_type():
+    values = {"s": "x", "b": True, "i": 2**62, "f": 0.5, "l": ("a", 1), "n": None}
+    assert otlp.attributes(values) == [
+        {"key": "s", "value": {"stringValue": "x"}},
+        {"key": "b", "value": {"boolValue": True}},
+        {"key": "i", "value": {"intValue": "4611686018427387904"}},
+        {"key": "f", "value": {"doubleValue": 0.5}},
+        {"key": "l", "value": {"arrayValue": {"values": [{"stringValue": "a"}, {"intValue": "1"}]}}},
+        {"key": "n", "value": {"stringValue": "None"}},
+    ]
 
 
 def test_the_official_stubs_decode_what_is_drained():
