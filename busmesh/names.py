@@ -201,3 +201,8 @@ class Subjects:
     def telemetry(self, signal: str, service: ServiceName, instance: str) -> str:
         where = f"{service.namespace}.{service.name}.{token(instance, 'instance')}"
         return f"{self.root}.telemetry.{token(signal, 'signal')}.{where}"
+
+    def signals(self, signal: str | None = None) -> str:
+        """Every message of one telemetry signal, or of all signals."""
+        which = "" if signal is None else f".{token(signal, 'signal')}"
+        return f"{self.root}.telemetry{which}.>"

@@ -152,7 +152,9 @@ class Actor(Generic[M]):
             answer = await self.receive(question.message)
         except BaseException as error:
             if not question.answer.done():
-                question.answer.set_exception(ActorStopped(f"actor {self.name} failed over the question: {error}"))
+                question.answer.set_exception(
+                    ActorStopped(f"actor {self.name} failed over the question: {error}")
+                )
             raise
         if not question.answer.done():  # the asker may have gone
             question.answer.set_result(answer)

@@ -51,7 +51,9 @@ class Admin:
 
     def _handle(self, request: Request) -> None:
         if not self._knows(request.authority):
-            request.answer(Answer(403, "RBAC", "foreign_host", "this endpoint answers to its own address only"))
+            request.answer(
+                Answer(403, "RBAC", "foreign_host", "this endpoint answers to its own address only")
+            )
             return
         path = request.head.path.decode("ascii", "replace")
         method = request.head.method.decode("ascii", "replace")

@@ -14,14 +14,14 @@ from collections.abc import Callable
 from random import Random
 from secrets import randbits
 
-from busmesh import __version__
 from busmesh.actors.supervisor import Supervisor
-from busmesh.agent.admin import Admin, Reply, as_json
+from busmesh.agent.admin import Admin
 from busmesh.agent.definition import AgentDefinition, split_address
 from busmesh.agent.followed import BusBack, Members
 from busmesh.agent.health import HealthChecker, Unreachable
 from busmesh.agent.membership import Renewals, obtain_identity
 from busmesh.agent.observer import Observer
+from busmesh.agent.pages import pages_of
 from busmesh.agent.policies import Policies, Published, SeenElsewhere, Synchronise
 from busmesh.agent.policystore import PolicyStore
 from busmesh.agent.readiness import Readiness
@@ -98,7 +98,7 @@ class Agent:
         self.admin_address = ("", 0)
         #: Set by POST /drain.
         self.drain_requested = asyncio.Event()
-        self._started = time.time()
+        self._up = False
 
     # -- start -------------------------------------------------------------------------------------
 
@@ -120,6 +120,7 @@ class Agent:
         for service in self.definition.upstreams:
             self.upstreams.upstream(ServiceName.parse(service))
         self._require()
+        self._up = True
         # What was made so far lives as long as the process: let the collector not look at it again.
         gc.collect()
         gc.freeze()
@@ -202,7 +203,7 @@ class Agent:
             self.registrar.active = lambda: self.inbound.active if self.inbound is not None else 0
             self.acceptor = Acceptor(self.bus, self.subjects, self.identity, self.inbound.add_session)
             self.health = HealthChecker(address, self.definition.health, self._health_changed)
-            self.application.on_unreachable = lambda: self.health and self.health.mailbox.tell(Unreachable())
+            self.application.on_unreachable = self._unreachable
 
     async def _subscribe(self) -> None:
         bus, subjects, name = self.bus, self.subjects, self.definition.name
@@ -230,7 +231,7 @@ class Agent:
         except OSError as error:
             raise _address_error("outbound", self.definition.outbound, error) from None
         host, port = split_address(self.definition.admin)
-        self.admin = Admin(self._pages(), host)
+        self.admin = Admin(pages_of(self), host)
         try:
             self.admin_address = await self.admin.start(port)
         except OSError as error:
@@ -239,12 +240,14 @@ class Agent:
     def _require(self) -> None:
         self.readiness.require("bus", lambda: "" if self.bus.connected else "a connection to the bus")
         self.readiness.require(
-            "policies", lambda: "" if self.policies.synchronised else f"the policy log: {self.policies.problem}"
+            "policies",
+            lambda: "" if self.policies.synchronised else f"the policy log: {self.policies.problem}",
         )
         if self.health is not None:
             health = self.health
             self.readiness.require(
-                "application", lambda: "" if health.health.healthy else f"a healthy application: {health.last_error}"
+                "application",
+                lambda: "" if health.health.healthy else f"a healthy application: {health.last_error}",
             )
         self.readiness.require("draining", lambda: "the end: this agent is draining" if self.draining else "")
 
@@ -279,7 +282,9 @@ class Agent:
             for referenced in snapshot.referenced(service):
                 self.upstreams.upstream(referenced)
         self.registrar.mailbox.tell(PolicyInForce(snapshot.number, snapshot.digest))
-        self._event("policy.applied", f"revision {snapshot.number} is in force", {"revision": snapshot.number})
+        self._event(
+            "policy.applied", f"revision {snapshot.number} is in force", {"revision": snapshot.number}
+        )
 
     def acknowledge(self, ack: Acknowledgement) -> bool:
         """Tell the operators what became of a revision."""
@@ -305,11 +310,17 @@ class Agent:
         why = self.health.last_error if self.health is not None and not healthy else ""
         self._event(f"health.{state}", f"the application is {state}{': ' if why else ''}{why}")
 
+    def _unreachable(self) -> None:
+        if self.health is not None:
+            self.health.mailbox.tell(Unreachable())
+
     def _renewed(self) -> None:
         self.registrar.mailbox.tell(Renewed())
         self._event("identity.renewed", "the SVID was renewed")
 
-    def _event(self, kind: str, message: str, detail: dict[str, str | int | float | bool | None] | None = None) -> None:
+    def _event(
+        self, kind: str, message: str, detail: dict[str, str | int | float | bool | None] | None = None
+    ) -> None:
         self.events.add(time.time(), kind, message, detail=detail)
 
     # -- end ---------------------------------------------------------------------------------------
@@ -331,11 +342,15 @@ class Agent:
                 # From here on the bus answers in our place: "no responders", at once.
                 await self.bus.unsubscribe(self._who)
                 await self.bus.unsubscribe(self._relay)
-            while self.inbound.active and time.monotonic() < until:
+            while self.inbound.active and time.monotonic() < until:  # noqa: ASYNC110 - an event costs each request
                 await asyncio.sleep(0.01)
 
     async def close(self) -> None:
         """End at once, with a good-bye if the bus is there."""
+        if not self._up:
+            await self.supervisor.stop()
+            await self.bus.close()
+            return
         until = 0.5 if self.draining else 0.0
         await self.listener.close(grace=until)
         self.registrar.mailbox.tell(Leave())
@@ -349,95 +364,6 @@ class Agent:
             self.application.close()
         await self.admin.close()
         await self.bus.close()
-
-    # -- admin -------------------------------------------------------------------------------------
-
-    def _pages(self) -> dict[tuple[str, str], Callable[[], Reply]]:
-        return {
-            ("GET", "/livez"): lambda: as_json({"alive": True}),
-            ("GET", "/readyz"): self._ready_page,
-            ("GET", "/metrics"): lambda: Reply(
-                self.registry.prometheus().encode(), "text/plain; version=0.0.4; charset=utf-8"
-            ),
-            ("GET", "/config"): lambda: as_json(
-                {
-                    "definition": self.definition.model_dump(by_alias=True, mode="json"),
-                    "instance": self.instance,
-                    "id": str(self.id),
-                    "version": __version__,
-                    "bus": self.bus.statistics(),
-                    "actors": self.supervisor.statistics(),
-                }
-            ),
-            ("GET", "/members"): self._members_page,
-            ("GET", "/policies"): self._policies_page,
-            ("GET", "/breakers"): lambda: as_json(
-                [{"instance": e.instance, "service": str(e.service), "state": e.state} for e in self.upstreams.endpoints()]
-            ),
-            ("GET", "/certs"): self._certificates_page,
-            ("POST", "/drain"): self._drain_page,
-        }
-
-    def _ready_page(self) -> Reply:
-        awaited = self.readiness.awaited()
-        return as_json({"ready": not awaited, "awaited": awaited}, 503 if awaited else 200)
-
-    def _members_page(self) -> Reply:
-        return as_json(
-            {
-                "self": self.registrar.announcement.model_dump(mode="json"),
-                "members": [member.announcement.model_dump(mode="json") for member in self.members.table.all()],
-                "endpoints": [
-                    {
-                        "service": str(e.service),
-                        "instance": e.instance,
-                        "state": e.state,
-                        "weight": e.weight,
-                        "active": e.active,
-                        "labels": dict(e.labels),
-                    }
-                    for e in self.upstreams.endpoints()
-                ],
-                "statistics": {
-                    **self.members.table.statistics(),
-                    "forged": self.members.forged,
-                    "outbound": self.outbound.statistics(),
-                    "listener": self.listener.statistics(),
-                    "inbound": self.inbound.statistics() if self.inbound is not None else {},
-                    "application": self.application.statistics() if self.application is not None else {},
-                    "sessions": self.sessions.statistics(),
-                },
-            }
-        )
-
-    def _policies_page(self) -> Reply:
-        policies = self.policies
-        return as_json(
-            {
-                "revision": policies.set.number,
-                "digest": policies.set.digest,
-                "documents": [document.plain for document in policies.set.documents.values()],
-                "refused": policies.refused.model_dump(mode="json") if policies.refused is not None else None,
-                "problem": policies.problem,
-            }
-        )
-
-    def _certificates_page(self) -> Reply:
-        svid = self.identity.svid
-        return as_json(
-            {
-                "id": str(svid.id),
-                "fingerprint": svid.fingerprint,
-                "not_before": svid.not_before,
-                "not_after": svid.not_after,
-                "seconds_left": round(svid.not_after - time.time()),
-                "renewals": self.renewals.renewals,
-            }
-        )
-
-    def _drain_page(self) -> Reply:
-        self.drain_requested.set()
-        return as_json({"draining": True}, 202)
 
 
 class _Acknowledgements:
@@ -459,6 +385,3 @@ def _address_error(what: str, address: str, error: OSError) -> BusmeshError:
         code="BM3201",
         hint=f"choose another with --{what}, for example --{what} 127.0.0.1:0",
     )
-
-
-__all__ = ["Agent", "Identity"]

@@ -30,7 +30,9 @@ def split_address(text: str) -> tuple[str, int]:
 def _address(text: str) -> str:
     found = _ADDRESS.fullmatch(text)
     if found is None or int(found[2]) > 65535:
-        raise PydanticCustomError("BM1220", "{text}", {"text": "not an address", "hint": "write 127.0.0.1:15001"})
+        raise PydanticCustomError(
+            "BM1220", "{text}", {"text": "not an address", "hint": "write 127.0.0.1:15001"}
+        )
     return text
 
 
@@ -55,7 +57,9 @@ def _app(text: str) -> str:
             {"text": "not the URL of an application", "hint": "write http://127.0.0.1:PORT, without a path"},
         )
     if port == 0:
-        raise PydanticCustomError("BM1221", "{text}", {"text": "an application has a port", "hint": "name it"})
+        raise PydanticCustomError(
+            "BM1221", "{text}", {"text": "an application has a port", "hint": "name it"}
+        )
     return text
 
 
@@ -74,7 +78,8 @@ class Health(Model):
         description="GET this path; 200 to 399 is healthy. Empty: opening a TCP connection is enough.",
     )
     interval: Duration = Field(
-        "500ms", description="Between two checks. Shorter finds a hung application sooner and asks it more often."
+        "500ms",
+        description="Between two checks. Shorter finds a hung application sooner and asks it more often.",
     )
     timeout: Duration = Field("500ms", description="For one check; a check without an answer has failed.")
     unhealthy_after: int = Field(
@@ -88,10 +93,14 @@ class Health(Model):
 class BusLogin(Model):
     """Where the bus is and how to log in."""
 
-    url: str = Field("", max_length=2048, description="NATS URLs, comma-separated; empty: the home's context.")
+    url: str = Field(
+        "", max_length=2048, description="NATS URLs, comma-separated; empty: the home's context."
+    )
     creds: str = Field("", description="A NATS .creds file.")
     nkey: str = Field("", description="A file with an nkey seed.")
-    tls_ca: str = Field("", alias="tlsCa", description="PEM file with the authorities of the bus's certificates.")
+    tls_ca: str = Field(
+        "", alias="tlsCa", description="PEM file with the authorities of the bus's certificates."
+    )
 
 
 class LimitsOf(Model):
@@ -109,10 +118,17 @@ class TelemetryOf(Model):
     """What the agent tells of itself."""
 
     access_log: float = Field(
-        0.01, alias="accessLog", ge=0, le=1, description="Share of requests told as access events; errors always are."
+        0.01,
+        alias="accessLog",
+        ge=0,
+        le=1,
+        description="Share of requests told as access events; errors always are.",
     )
     tracing: float = Field(
-        0.01, ge=0, le=1, description="Share of requests traced, when the caller has not decided (Istio: 1 %)."
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of requests traced, when the caller has not decided (Istio: 1 %).",
     )
 
 
@@ -124,25 +140,30 @@ class AgentDefinition(Model):
     api_version: Literal["busmesh/v1"] = Field("busmesh/v1", alias="apiVersion")
     kind: Literal["Agent"] = "Agent"
     service: ServiceText = Field(description="orders, or orders.shop for a namespace.")
-    instance: Token | None = Field(None, description="Unique in the mesh. Default: the service and random digits.")
+    instance: Token | None = Field(
+        None, description="Unique in the mesh. Default: the service and random digits."
+    )
     labels: dict[LabelText, LabelText] = Field(
-        default_factory=dict, max_length=32, description="Subsets are made of them; `version` names one by itself."
+        default_factory=dict,
+        max_length=32,
+        description="Subsets are made of them; `version` names one by itself.",
     )
     weight: int = Field(100, ge=0, le=10_000, description="Share of requests relative to other instances.")
     locality: str = Field("", max_length=128, description="region/zone, for example eu-west/a.")
     app: AppUrl | None = Field(None, description="The application. Absent: a client-only agent.")
-    health: Health = Field(default_factory=lambda: Health())
+    health: Health = Field(default_factory=Health)
     outbound: Address = Field("127.0.0.1:15001", description="The application sends its requests here.")
     admin: Address = Field("127.0.0.1:15000", description="Health, metrics and state. Loopback by default.")
     upstreams: Many[ServiceText] = Field(
-        (), description="Services known in advance, so that the first request to them is as fast as the others."
+        (),
+        description="Services known in advance, so that the first request to them is as fast as the others.",
     )
     drain: Duration = Field(
         "5s", description="At most this long, requests at work may finish after SIGTERM (Istio's default)."
     )
-    limits: LimitsOf = Field(default_factory=lambda: LimitsOf())
-    telemetry: TelemetryOf = Field(default_factory=lambda: TelemetryOf())
-    bus: BusLogin = Field(default_factory=lambda: BusLogin())
+    limits: LimitsOf = Field(default_factory=LimitsOf)
+    telemetry: TelemetryOf = Field(default_factory=TelemetryOf)
+    bus: BusLogin = Field(default_factory=BusLogin)
     mesh: Token | None = Field(None, description="Default: the home's context, else local.")
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from busmesh.actors.actor import Actor
@@ -88,7 +89,7 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
         self.sessions: Sessions | None = None
         self.forged = 0
         #: Told the highest revision that any member has in force: a later one means that we missed some.
-        self.on_revision = lambda revision: None
+        self.on_revision: Callable[[int], None] = lambda revision: None
 
     # -- what the bus and the request path call ----------------------------------------------------
 
@@ -162,7 +163,9 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
     async def _follow(self, service: ServiceName) -> None:
         if service in self._subscriptions:
             return
-        self._subscriptions[service] = await self._bus.subscribe(self._subjects.members(service), self._on_member)
+        self._subscriptions[service] = await self._bus.subscribe(
+            self._subjects.members(service), self._on_member
+        )
         self._ask(service)
 
     def _ask(self, service: ServiceName) -> None:

@@ -30,7 +30,9 @@ class HealthChecker(Actor[Unreachable]):
 
     capacity = 16
 
-    def __init__(self, address: tuple[str, int], settings: HealthSettings, changed: Callable[[bool], None]) -> None:
+    def __init__(
+        self, address: tuple[str, int], settings: HealthSettings, changed: Callable[[bool], None]
+    ) -> None:
         super().__init__("health")
         self.interval = seconds(settings.interval)
         self._timeout = seconds(settings.timeout)

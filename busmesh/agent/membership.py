@@ -49,7 +49,9 @@ async def obtain_identity(
         try:
             answer = await bus.request(subjects.enrol, enrolment.request(), timeout=2.0)
         except BusUnavailable as error:
-            log.warning("no authority to enrol with yet (%s); is `busmesh up` or `busmesh authority run` up?", error)
+            log.warning(
+                "no authority to enrol with yet (%s); is `busmesh up` or `busmesh authority run` up?", error
+            )
             await asyncio.sleep(pause)
             pause = min(pause * 2, 2.0)
             continue

@@ -173,5 +173,7 @@ class Observer:
                 bytes_in=len(request.body),
                 bytes_out=size,
                 attempts=request.attempt + 1,
-                trace_id=request.headers[len(_TRACE_LINE) + 3 : len(_TRACE_LINE) + 35].decode("ascii", "replace"),
+                trace_id=request.headers[len(_TRACE_LINE) + 3 : len(_TRACE_LINE) + 35].decode(
+                    "ascii", "replace"
+                ),
             )

@@ -101,7 +101,9 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         """Begin with what is on disk."""
         for entry in self._store.read():
             if not self._take(entry):
-                log.warning("the policies on disk end at revision %d; the rest comes from the bus", self.set.number)
+                log.warning(
+                    "the policies on disk end at revision %d; the rest comes from the bus", self.set.number
+                )
                 self._store.replace(self._entries)
                 break
         if self.set.number:
@@ -191,7 +193,9 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         self._entries.append(entry)
         if store:
             self._store.append(entry)
-            log.info("revision %d by %s is in force: %s", revision.number, author, revision.reason or "no reason")
+            log.info(
+                "revision %d by %s is in force: %s", revision.number, author, revision.reason or "no reason"
+            )
         self._apply(snapshot)
         self._acknowledge.tell(Acknowledgement(revision=after.number, digest=after.digest, state="applied"))
         return True

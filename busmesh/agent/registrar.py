@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from busmesh import __version__
@@ -82,7 +83,7 @@ class Registrar(Actor[HealthChanged | PolicyInForce | Drain | Leave | Renewed]):
         self._sealed = b""
         self._subject = subjects.member(name, instance)
         self._inboxes = f"{subjects.root}.inbox.".encode()
-        self.active = lambda: 0
+        self.active: Callable[[], int] = lambda: 0
 
     @property
     def state(self) -> State:

@@ -7,12 +7,11 @@ itself ready, keeps outbound open until it has ended, and ends with its status.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from busmesh.agent.agent import Agent
 from busmesh.agent.child import Child
@@ -37,12 +36,12 @@ def ready_line(agent: Agent) -> str:
     )
 
 
-async def _until_ready(agent: Agent) -> None:
-    """Wait for all that the agent itself needs; a sick application is told, not waited for."""
+async def _until_ready(agent: Agent, *, needs_application: bool) -> None:
+    """Wait for all that the agent itself needs; of the application only to have been asked once."""
     while True:
         awaited = agent.readiness.awaited()
         awaited.pop("draining", None)
-        if agent.health is not None and agent.health.health.healthy is not None:
+        if not needs_application or (agent.health is not None and agent.health.health.healthy is not None):
             awaited.pop("application", None)
         if not awaited:
             return
@@ -56,105 +55,79 @@ def _application_environment(agent: Agent) -> dict[str, str]:
     return {**own, **os.environ}
 
 
-class _Signals:
-    """Counts SIGTERM and SIGINT."""
-
-    def __init__(self) -> None:
-        self.first = asyncio.Event()
-        self.second = asyncio.Event()
-
-    def _heard(self) -> None:
-        (self.second if self.first.is_set() else self.first).set()
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        for number in numbers:
-            loop.add_signal_handler(number, self._heard)
-        try:
-            yield
-        finally:
-            for number in numbers:
-                loop.remove_signal_handler(number)
-
-
-async def run_agent(agent: Agent, command: Sequence[str] = ()) -> int:
-    """Run ``agent`` until a signal or the application ends it; return the exit status.
+class Runner:
+    """One agent in the foreground.
 
     Args:
         agent: not yet started.
         command: the application's command line, if the agent is to start it.
-
-    Raises:
-        BusmeshError: it could not start.
     """
-    signals = _Signals()
-    with signals.listening():
-        starting = asyncio.ensure_future(agent.start())
-        child: Child | None = None
+
+    def __init__(self, agent: Agent, command: Sequence[str] = ()) -> None:
+        self._agent = agent
+        self._command = command
+        self._child: Child | None = None
+
+    def kill_child(self) -> None:
+        """Take the application along; for an agent that is told to end at once."""
+        if self._child is not None:
+            self._child.kill()
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Run until ``stop`` is set, ``/drain`` is asked or the application ends; return the exit status.
+
+        Raises:
+            BusmeshError: the agent could not start.
+        """
+        agent = self._agent
+        stopping = asyncio.create_task(stop.wait())
         try:
-            await _first_of(starting, signals.first.wait())
-            if not starting.done():
-                starting.cancel()
+            if not await _before(stopping, agent.start()):
                 return 0
-            starting.result()
-            if command:
-                if agent.health is not None:
-                    # The application is not there yet; what counts is that the agent is.
-                    await _without_application(agent)
-                child = await Child.start(command, _application_environment(agent))
-            else:
-                await _first_of(_until_ready(agent), signals.first.wait())
+            if self._command:
+                # The application is not there yet; what counts is that the agent is.
+                if not await _before(stopping, _until_ready(agent, needs_application=False)):
+                    return 0
+                self._child = await Child.start(self._command, _application_environment(agent))
+            elif not await _before(stopping, _until_ready(agent, needs_application=True)):
+                return 0
             print(ready_line(agent), flush=True)  # noqa: T201 - the contract of `agent run`
-            return await _serve(agent, signals, child)
+            return await self._serve(stopping)
         finally:
-            if child is not None:
-                child.kill()
+            stopping.cancel()
+            self.kill_child()
             await agent.close()
 
-
-async def _without_application(agent: Agent) -> None:
-    while set(agent.readiness.awaited()) - {"application", "draining"}:
-        await asyncio.sleep(0.005)
-
-
-async def _first_of(*works: object) -> None:
-    tasks = [asyncio.ensure_future(work) for work in works]  # type: ignore[call-overload]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks[1:]:
-            task.cancel()
-
-
-async def _serve(agent: Agent, signals: _Signals, child: Child | None) -> int:
-    ended = asyncio.ensure_future(child.wait()) if child is not None else None
-    asked = [signals.first.wait(), agent.drain_requested.wait()]
-    tasks = [asyncio.ensure_future(work) for work in asked] + ([ended] if ended is not None else [])
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    if ended is not None and ended.done():
-        log.info("the application has ended with status %d", ended.result())
-        return ended.result()
-    log.info("draining; a second signal ends at once")
-    draining = asyncio.ensure_future(_drain(agent, child, ended))
-    hurry = asyncio.ensure_future(signals.second.wait())
-    await asyncio.wait([draining, hurry], return_when=asyncio.FIRST_COMPLETED)
-    if not draining.done():
-        draining.cancel()
-        return 0
-    return draining.result()
+    async def _serve(self, stopping: asyncio.Task[bool]) -> int:
+        child = self._child
+        drain = asyncio.create_task(self._agent.drain_requested.wait())
+        ended = asyncio.create_task(child.wait()) if child is not None else None
+        waiting: list[asyncio.Task[Any]] = [stopping, drain] + ([ended] if ended is not None else [])
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        drain.cancel()
+        if child is None or ended is None:
+            await self._agent.drain()
+            return 0
+        if not ended.done():
+            # The application first finishes what it has; it may need others for that, so outbound stays open.
+            await self._agent.drain()
+            child.terminate()
+            await asyncio.wait([ended], timeout=self._agent.definition.drain_s)
+            if not ended.done():
+                log.warning("the application does not end; killing it")
+                child.kill()
+        status = await ended
+        log.info("the application has ended with status %d", status)
+        return status
 
 
-async def _drain(agent: Agent, child: Child | None, ended: asyncio.Future[int] | None) -> int:
-    await agent.drain()
-    if child is None or ended is None:
-        return 0
-    child.terminate()
-    try:
-        async with asyncio.timeout(agent.definition.drain_s):
-            return await asyncio.shield(ended)
-    except TimeoutError:
-        log.warning("the application does not end; killing it")
-        child.kill()
-        return await ended
+async def _before(stopping: asyncio.Task[bool], work: Coroutine[Any, Any, None]) -> bool:
+    """Do ``work``; False if it was given up because the process is to stop."""
+    task = asyncio.create_task(work)
+    await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        await task
+        return True
+    task.cancel()
+    await asyncio.wait([task])
+    return False

@@ -125,7 +125,9 @@ def load_definition(
         findings = findings_of(error, document, AgentDefinition)
         if not document.file:
             missing = "; ".join(finding.message for finding in findings)
-            raise UsageError(missing, code="BM1202", hint="give a FILE, or set it by flag or environment") from None
+            raise UsageError(
+                missing, code="BM1202", hint="give a FILE, or set it by flag or environment"
+            ) from None
         refuse_errors(findings)
         raise
 
@@ -137,7 +139,9 @@ def _read(file: Path) -> YamlDocument:
         raise UsageError(f"{file} cannot be read: {error.strerror}", code="BM1100") from None
     documents = read_yaml(data, str(file))
     if len(documents) > 1:
-        raise InvalidDocuments([documents[1].finding("BM1114", "a file defines one agent", hint="split the file")])
+        raise InvalidDocuments(
+            [documents[1].finding("BM1114", "a file defines one agent", hint="split the file")]
+        )
     return documents[0]
 
 

@@ -49,7 +49,8 @@ class Telemetry(Actor[None]):
         self._tracer = tracer
         self._ticked = time.monotonic()
         self._to: dict[str, SubjectAddress[Mapping[str, object]]] = {
-            signal: SubjectAddress(bus, subjects.telemetry(signal, service, instance), _json) for signal in SIGNALS
+            signal: SubjectAddress(bus, subjects.telemetry(signal, service, instance), _json)
+            for signal in SIGNALS
         }
 
     async def tick(self) -> None:

@@ -126,12 +126,14 @@ class Bus:
     # -- life ------------------------------------------------------------------------------------
 
     async def connect(self, *, patience: float | None = None) -> None:
-        """Connect, trying for ``patience`` seconds (None: for ever).
+        """Connect, trying for ``patience`` seconds (None: for ever); a second call finds it done.
 
         Raises:
             BusUnavailable: no server answered in that time; the hint names the URLs tried.
             Denied: the server refused the login.
         """
+        if self._client is not None:
+            return
         try:
             async with asyncio.timeout(patience):
                 while not await self._connect_once():
@@ -214,7 +216,9 @@ class Bus:
             self._own(self._rebuild())
 
     async def _rebuild(self) -> None:
-        log.warning("bus: the client was closed (%s); building a new one", self._last_error or "no reason given")
+        log.warning(
+            "bus: the client was closed (%s); building a new one", self._last_error or "no reason given"
+        )
         while not self._closing:
             await asyncio.sleep(self._rng.uniform(0.1, RECONNECT_MAX_S))
             with contextlib.suppress(Denied):
@@ -313,8 +317,12 @@ class Bus:
             UsageError: the payload is larger than the server takes.
         """
         if len(payload) > self.max_payload:
-            raise UsageError(f"{len(payload)} bytes exceed the bus's limit of {self.max_payload}", code="BM3005")
-        self._standing().send(b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), reply.encode(), len(payload), payload))
+            raise UsageError(
+                f"{len(payload)} bytes exceed the bus's limit of {self.max_payload}", code="BM3005"
+            )
+        self._standing().send(
+            b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), reply.encode(), len(payload), payload)
+        )
 
     def write(self, frame: bytes) -> None:
         """Publish on the request path: a complete ``PUB`` frame, made from parts prepared per peer.
@@ -355,7 +363,9 @@ class Bus:
             waiting.take(Message(text, payload, reply.decode("utf-8", "replace"), parsed))
 
     @contextlib.asynccontextmanager
-    async def _asking(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> AsyncIterator[_Waiting]:
+    async def _asking(
+        self, subject: str, payload: bytes, headers: dict[str, str] | None
+    ) -> AsyncIterator[_Waiting]:
         key = secrets.token_hex(8).encode()
         waiting = self._waiting[key] = _Waiting(subject)
         try:
@@ -370,7 +380,12 @@ class Bus:
             del self._waiting[key]
 
     async def request(
-        self, subject: str, payload: bytes = b"", *, timeout: float = 1.0, headers: dict[str, str] | None = None
+        self,
+        subject: str,
+        payload: bytes = b"",
+        *,
+        timeout: float = 1.0,
+        headers: dict[str, str] | None = None,
     ) -> Message:
         """Publish and return the first answer.
 
@@ -446,5 +461,7 @@ class _Waiting:
 
 async def _close_quietly(client: Client) -> None:
     """Close a nats-py client; it may raise the very error for which it is closed."""
-    with contextlib.suppress(OSError, nats_errors.Error, AssertionError, AttributeError, asyncio.TimeoutError):
+    with contextlib.suppress(
+        OSError, nats_errors.Error, AssertionError, AttributeError, asyncio.TimeoutError
+    ):
         await client.close()

@@ -80,7 +80,9 @@ class PolicyLog:
                 "deny_purge": True,
             },
         )
-        if "error" in answer and answer["error"].get("err_code") != 10058:  # exists with another configuration
+        if (
+            "error" in answer and answer["error"].get("err_code") != 10058
+        ):  # exists with another configuration
             raise _refused(answer)
 
     async def read(self, after: int) -> list[tuple[int, bytes]]:

@@ -13,11 +13,14 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def stop_signals(on_reload: Callable[[], None] | None = None) -> Iterator[asyncio.Event]:
+def stop_signals(
+    on_reload: Callable[[], None] | None = None, last_words: Callable[[], None] = lambda: None
+) -> Iterator[asyncio.Event]:
     """Yield an event that the first SIGTERM or SIGINT sets; a second one ends the process at once.
 
     Args:
         on_reload: called at SIGHUP; None lets SIGHUP end the process too, as a closed terminal should.
+        last_words: called before ending at once: whoever has a child process takes it along.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -25,6 +28,7 @@ def stop_signals(on_reload: Callable[[], None] | None = None) -> Iterator[asynci
     def end(number: signal.Signals) -> None:
         if stop.is_set():
             log.warning("%s again: stopping at once", number.name)
+            last_words()
             logging.shutdown()
             os._exit(128 + number)
         log.info("%s: stopping; once more stops at once", number.name)

@@ -101,7 +101,9 @@ def decode(body: bytes) -> Announcement:
         if not (isinstance(fields, list) and len(fields) == 2):
             raise ValueError("not a pair of version and fields")
         if fields[0] != VERSION:
-            raise RemoteProtocolError(f"an announcement of version {fields[0]!r}; this agent speaks {VERSION}", code="BM5002")
+            raise RemoteProtocolError(
+                f"an announcement of version {fields[0]!r}; this agent speaks {VERSION}", code="BM5002"
+            )
         announcement = Announcement.model_validate(fields[1])
         for value, what in (
             (announcement.namespace, "namespace"),
@@ -113,5 +115,7 @@ def decode(body: bytes) -> Announcement:
         raise
     except (InvalidName, ValueError, msgpack.UnpackException, RecursionError) as error:
         # ExtraData and pydantic's ValidationError are ValueErrors.
-        raise RemoteProtocolError(f"an announcement that cannot be read: {type(error).__name__}", code="BM5003") from None
+        raise RemoteProtocolError(
+            f"an announcement that cannot be read: {type(error).__name__}", code="BM5003"
+        ) from None
     return announcement

@@ -37,7 +37,12 @@ class Answer:
         return lines.encode()
 
     def body(self) -> bytes:
-        fields = {"error": self.code, "message": self.message, "service": self.service, "instance": self.instance}
+        fields = {
+            "error": self.code,
+            "message": self.message,
+            "service": self.service,
+            "instance": self.instance,
+        }
         return json.dumps(fields).encode() + b"\n"
 
 

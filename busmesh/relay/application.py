@@ -64,7 +64,9 @@ class Call:
 
     __slots__ = ("_connection", "_message", "_method", "cancelled", "done")
 
-    def __init__(self, method: bytes, message: bytes, done: Callable[[AppResponse | AppFailure], None]) -> None:
+    def __init__(
+        self, method: bytes, message: bytes, done: Callable[[AppResponse | AppFailure], None]
+    ) -> None:
         self._method = method
         self._message = message
         self.done = done
@@ -85,7 +87,13 @@ class Call:
 def render_request(method: bytes, target: bytes, headers: bytes, body: bytes) -> bytes:
     """Write a request in origin-form; the framing follows from the body."""
     if body or method in (b"POST", b"PUT", b"PATCH"):
-        return b"%b %b HTTP/1.1\r\n%bcontent-length: %d\r\n\r\n%b" % (method, target, headers, len(body), body)
+        return b"%b %b HTTP/1.1\r\n%bcontent-length: %d\r\n\r\n%b" % (
+            method,
+            target,
+            headers,
+            len(body),
+            body,
+        )
     return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, headers)
 
 
@@ -132,7 +140,9 @@ class _Connection(asyncio.Protocol):
             # A response without length ends with the connection (RFC 9112 section 6.3).
             self._pool.end(call, self._collected())
         else:
-            self._pool.end(call, AppFailure(True, "application_reset", "the application closed the connection"))
+            self._pool.end(
+                call, AppFailure(True, "application_reset", "the application closed the connection")
+            )
 
     def data_received(self, data: bytes) -> None:
         if self.call is None:
@@ -149,7 +159,9 @@ class _Connection(asyncio.Protocol):
         elif self._response is not None:
             self._hand_over(self._response)
         elif self._in_head and self._unparsed > MAX_HEADER_BLOCK:
-            self._fail("response_headers_too_large", f"the application sent over {MAX_HEADER_BLOCK} bytes of headers")
+            self._fail(
+                "response_headers_too_large", f"the application sent over {MAX_HEADER_BLOCK} bytes of headers"
+            )
 
     def _fail(self, code: str, message: str) -> None:
         call, self.call = self.call, None
@@ -192,7 +204,10 @@ class _Connection(asyncio.Protocol):
         elif lower == b"transfer-encoding":
             self._chunked = True
             if value.lower() != b"chunked":
-                self._failure = ("bad_response", "the application used a transfer-encoding other than chunked")
+                self._failure = (
+                    "bad_response",
+                    "the application used a transfer-encoding other than chunked",
+                )
         elif lower not in _DROPPED and lower[:10] != OWN_PREFIX:
             self._lines += (name, b": ", value, b"\r\n")
 
@@ -201,7 +216,10 @@ class _Connection(asyncio.Protocol):
         self._started = True
         status = self._parser.get_status_code()
         if status == 101:
-            self._failure = ("upgrade_not_supported", "the application switched protocols, which nobody asked for")
+            self._failure = (
+                "upgrade_not_supported",
+                "the application switched protocols, which nobody asked for",
+            )
         elif status >= 200 and self._length is None and not self._chunked and status not in (204, 304):
             self._until_close = True
         if self._count > 200:
@@ -215,7 +233,10 @@ class _Connection(asyncio.Protocol):
         self._size += len(body)
         if self._size > self._pool.limits.body:
             limit = self._pool.limits.body
-            self._failure = ("response_too_large", f"a response body may have {limit} bytes; larger ones are not relayed yet")
+            self._failure = (
+                "response_too_large",
+                f"a response body may have {limit} bytes; larger ones are not relayed yet",
+            )
         elif self.call is not None:
             self._body.append(body)
 
@@ -268,7 +289,12 @@ class Application:
                 connection.start(call)
                 return
         if len(self._pending) >= self.limits.pending:
-            self.end(call, AppFailure(False, "overflow", f"{self.limits.pending} requests wait for the application already"))
+            self.end(
+                call,
+                AppFailure(
+                    False, "overflow", f"{self.limits.pending} requests wait for the application already"
+                ),
+            )
             return
         self._pending.append(call)
         if len(self.connections) + len(self._connecting) < self.limits.connections:
@@ -284,7 +310,9 @@ class Application:
         except (OSError, TimeoutError) as error:
             why = str(error) or "timeout"
             failure = AppFailure(
-                False, "application_unreachable", f"no connection to the application at {self.host}:{self.port}: {why}"
+                False,
+                "application_unreachable",
+                f"no connection to the application at {self.host}:{self.port}: {why}",
             )
             # What is refused now is refused for all that wait; each of them may be tried elsewhere at once.
             waiting = list(self._pending)

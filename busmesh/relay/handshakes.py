@@ -50,11 +50,15 @@ def _unpack(message: bytes) -> tuple[bytes, bytes]:
     try:
         fields: Any = msgpack.unpackb(message)
     except Exception as error:  # msgpack raises a dozen kinds on hostile input
-        raise RemoteProtocolError(f"a handshake message that cannot be read: {type(error).__name__}") from None
+        raise RemoteProtocolError(
+            f"a handshake message that cannot be read: {type(error).__name__}"
+        ) from None
     match fields:
         case [int(version), bytes(identifier), bytes(data)]:
             if version != VERSION:
-                raise RemoteProtocolError(f"a handshake of version {version}; this agent speaks {VERSION}", code="BM4302")
+                raise RemoteProtocolError(
+                    f"a handshake of version {version}; this agent speaks {VERSION}", code="BM4302"
+                )
             if len(identifier) != 16:
                 raise RemoteProtocolError("a handshake without an id", code="BM4301")
             return identifier, data

@@ -54,7 +54,9 @@ class Work:
 
     __slots__ = ("call", "deadline", "flags", "peer", "request", "span", "started", "status", "stream")
 
-    def __init__(self, peer: Peer, stream: int, request: WireRequest, deadline: float, started: float) -> None:
+    def __init__(
+        self, peer: Peer, stream: int, request: WireRequest, deadline: float, started: float
+    ) -> None:
         self.peer = peer
         self.stream = stream
         self.request = request
@@ -158,7 +160,12 @@ class Inbound:
         if second != self._notice_second:
             self._notice_second, self._notices = second, 0
         self._notices += 1
-        if self._notices > MAX_NOTICES_PER_S or not reply.startswith(self._reply_root) or b"*" in reply or b">" in reply:
+        if (
+            self._notices > MAX_NOTICES_PER_S
+            or not reply.startswith(self._reply_root)
+            or b"*" in reply
+            or b">" in reply
+        ):
             self.bad_frames += 1
             return
         frame = unknown_session(number, stream)
@@ -167,7 +174,9 @@ class Inbound:
     def _request(self, peer: Peer, stream: int, request: WireRequest) -> None:
         left = (request.deadline_ms - peer.session.now_ms()) / 1000
         if left <= 0:
-            self._refuse(peer, stream, Refusal(False, 504, "UT", "too_late", "the deadline passed on the way"))
+            self._refuse(
+                peer, stream, Refusal(False, 504, "UT", "too_late", "the deadline passed on the way")
+            )
             return
         if not self.serving:
             message = f"the application of {self._me.instance} is not healthy"
@@ -195,7 +204,9 @@ class Inbound:
             message = f"{self._me.instance}: {result.message}"
             self._end(work, Refusal(result.processed, status, flags, result.code, message))
             return
-        plaintext = encode_response(result.status, result.reason, result.headers, result.body, result.declared)
+        plaintext = encode_response(
+            result.status, result.reason, result.headers, result.body, result.declared
+        )
         if len(plaintext) + OVERHEAD > self._bus.max_payload:
             limit = self._bus.max_payload
             message = f"the response of {self._me.instance} exceeds the {limit} bytes that the bus takes"
@@ -235,7 +246,12 @@ class Inbound:
             del self._work[key]
             if work.call is not None:
                 work.call.cancel()
-            self._end(work, Refusal(True, 504, "UT", "timeout", f"no response from the application of {self._me.instance}"))
+            self._end(
+                work,
+                Refusal(
+                    True, 504, "UT", "timeout", f"no response from the application of {self._me.instance}"
+                ),
+            )
         return bool(self._work)
 
     @property

@@ -74,7 +74,9 @@ class Request:
         """True once the client is gone: nobody waits for the answer."""
         return self.connection.transport is None
 
-    def respond(self, status: int, reason: bytes, headers: bytes, body: bytes, declared: int | None = None) -> None:
+    def respond(
+        self, status: int, reason: bytes, headers: bytes, body: bytes, declared: int | None = None
+    ) -> None:
         """Write the response. ``declared`` is the length that a HEAD or 304 response speaks of without sending it."""
         self.connection.write_response(self, status, reason, headers, body, declared)
 
@@ -143,7 +145,9 @@ class Connection(asyncio.Protocol):
         self._listener.connections.add(self)
         self._rest()
         if len(self._listener.connections) > self._limits.connections:
-            self._refuse(Answer(503, "UO", "too_many_connections", "this agent has too many connections open"))
+            self._refuse(
+                Answer(503, "UO", "too_many_connections", "this agent has too many connections open")
+            )
             self._step()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -170,12 +174,18 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._refuse(
-                _bad(501, "upgrade_not_supported", "neither CONNECT nor Upgrade is relayed; use plain http:// requests")
+                _bad(
+                    501,
+                    "upgrade_not_supported",
+                    "neither CONNECT nor Upgrade is relayed; use plain http:// requests",
+                )
             )
         except httptools.HttpParserError as error:
             self._refuse(_bad(400, "malformed_request", str(error) or type(error).__name__))
         if self._in_head and self._unparsed > self._limits.header_bytes:
-            self._refuse(_bad(431, "headers_too_large", f"more than {self._limits.header_bytes} bytes of headers"))
+            self._refuse(
+                _bad(431, "headers_too_large", f"more than {self._limits.header_bytes} bytes of headers")
+            )
         self._step()
 
     def _rest(self) -> None:
@@ -223,14 +233,18 @@ class Connection(asyncio.Protocol):
                 self._length = int(value)
         elif special is _ENCODING:
             if self._chunked or value.lower() != b"chunked":
-                self._failure = _bad(501, "bad_transfer_encoding", "the only transfer-encoding understood is chunked")
+                self._failure = _bad(
+                    501, "bad_transfer_encoding", "the only transfer-encoding understood is chunked"
+                )
             self._chunked = True
         elif special is _TRACE:
             self._traceparent = None if self._traceparent is not None else value
         elif special is _EXPECT:
             self._expects = value.lower() == b"100-continue"
             if not self._expects:
-                self._failure = _bad(417, "bad_expectation", "the only expectation understood is 100-continue")
+                self._failure = _bad(
+                    417, "bad_expectation", "the only expectation understood is 100-continue"
+                )
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -262,11 +276,19 @@ class Connection(asyncio.Protocol):
             self._authority = host
         elif url == b"*":
             self._authority = host
-            return None if self._parser.get_method() == b"OPTIONS" else _bad(400, "bad_target", "* is for OPTIONS only")
+            return (
+                None
+                if self._parser.get_method() == b"OPTIONS"
+                else _bad(400, "bad_target", "* is for OPTIONS only")
+            )
         else:
             absolute = _ABSOLUTE.fullmatch(url)
             if absolute is None:
-                return _bad(400, "bad_target", "the target is neither a path nor an http:// URL; the mesh encrypts by itself")
+                return _bad(
+                    400,
+                    "bad_target",
+                    "the target is neither a path nor an http:// URL; the mesh encrypts by itself",
+                )
             self._authority, rest = absolute.groups()
             if host and host.lower() != self._authority.lower():
                 return _bad(400, "conflicting_host", "the URL and the Host header name different authorities")
@@ -280,7 +302,12 @@ class Connection(asyncio.Protocol):
 
     def _too_large(self) -> Answer:
         limit = self._limits.body
-        return Answer(413, "DPE", "body_too_large", f"a request body may have {limit} bytes; larger ones are not relayed yet")
+        return Answer(
+            413,
+            "DPE",
+            "body_too_large",
+            f"a request body may have {limit} bytes; larger ones are not relayed yet",
+        )
 
     def on_body(self, body: bytes) -> None:
         self._body_size += len(body)
@@ -300,7 +327,9 @@ class Connection(asyncio.Protocol):
         keep_alive = self._parser.should_keep_alive()
         if self._nominated and self._nominated.lower() not in (b"keep-alive", b"close"):
             if _LISTED.fullmatch(self._nominated) is None:
-                self._refuse(_bad(400, "bad_connection_header", "the Connection header is not a list of names"))
+                self._refuse(
+                    _bad(400, "bad_connection_header", "the Connection header is not a list of names")
+                )
                 return
             self._drop_nominated()
         body = self._body

@@ -66,7 +66,9 @@ class Exchange:
         "tried",
     )
 
-    def __init__(self, request: Request, service: ServiceName, rule: Rule, target: Target, started: float) -> None:
+    def __init__(
+        self, request: Request, service: ServiceName, rule: Rule, target: Target, started: float
+    ) -> None:
         self.request = request
         self.service = service
         self.rule = rule
@@ -173,7 +175,13 @@ class Outbound:
         self._try(exchange)
 
     def _turn_away(
-        self, request: Request, code: str, message: str, status: int, flags: str, service: ServiceName | None = None
+        self,
+        request: Request,
+        code: str,
+        message: str,
+        status: int,
+        flags: str,
+        service: ServiceName | None = None,
     ) -> None:
         request.answer(Answer(status, flags, code, message, str(service or "")))
 
@@ -185,7 +193,9 @@ class Outbound:
             self._give_up(exchange, 503, "UF", "bus_unavailable", "the agent has no connection to the bus")
             return
         if bus.congested:
-            self._give_up(exchange, 503, "UO", "bus_congested", "the bus takes less than is sent; try again later")
+            self._give_up(
+                exchange, 503, "UO", "bus_congested", "the bus takes less than is sent; try again later"
+            )
             return
         endpoint = self._upstreams.pick(target, exchange.tried)
         if endpoint is None:
@@ -206,7 +216,9 @@ class Outbound:
             exchange.request.body,
         )
         if len(plaintext) + OVERHEAD > bus.max_payload:
-            self._give_up(exchange, 413, "DPE", "body_too_large", f"the bus takes {bus.max_payload} bytes per message")
+            self._give_up(
+                exchange, 413, "DPE", "body_too_large", f"the bus takes {bus.max_payload} bytes per message"
+            )
             return
         self._stream = stream = self._stream + 1 & 0x7FFF_FFFF_FFFF_FFFF
         exchange.stream, exchange.counter, exchange.sent_at = stream, session.sent, now
@@ -231,7 +243,13 @@ class Outbound:
         """No instance is usable: wait if one may come within reach in a moment."""
         target = exchange.target
         if len(self._upstreams.services()) > MAX_SERVICES:
-            self._give_up(exchange, 503, "UO", "too_many_services", f"this agent follows {MAX_SERVICES} services already")
+            self._give_up(
+                exchange,
+                503,
+                "UO",
+                "too_many_services",
+                f"this agent follows {MAX_SERVICES} services already",
+            )
             return
         upstream = self._upstreams.upstream(target.service)
         late = time.monotonic() - exchange.started > PATIENCE_S
@@ -330,7 +348,13 @@ class Outbound:
             self._failed(exchange, Outcome.NOT_PROCESSED, 503, "UF", "unknown_session", message)
 
     def _respond(
-        self, exchange: Exchange, status: int, reason: bytes, headers: bytes, body: bytes, declared: int | None
+        self,
+        exchange: Exchange,
+        status: int,
+        reason: bytes,
+        headers: bytes,
+        body: bytes,
+        declared: int | None,
     ) -> None:
         for operations in (exchange.target.response_headers, exchange.rule.response_headers):
             if operations is not None:
@@ -353,8 +377,10 @@ class Outbound:
             exchange.tried.append(endpoint)
             self._observer.end_try(exchange, status, flags)
         in_time = time.monotonic() < exchange.deadline
-        if in_time and not exchange.request.abandoned and may_retry(
-            outcome, exchange.request.head.method, len(exchange.tried)
+        if (
+            in_time
+            and not exchange.request.abandoned
+            and may_retry(outcome, exchange.request.head.method, len(exchange.tried))
         ):
             self._try(exchange)
         else:
@@ -433,7 +459,9 @@ class Outbound:
             self._try(exchange)  # finds that there is no bus, and says so
         for exchange in list(self._sent.values()):
             self._sent.pop(exchange.stream, None)
-            self._failed(exchange, Outcome.UNKNOWN, 503, "UF", "bus_unavailable", "the connection to the bus was lost")
+            self._failed(
+                exchange, Outcome.UNKNOWN, 503, "UF", "bus_unavailable", "the connection to the bus was lost"
+            )
 
     def statistics(self) -> dict[str, int]:
         return {

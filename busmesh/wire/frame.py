@@ -78,7 +78,18 @@ class Session:
         window: counters received.
     """
 
-    __slots__ = ("_clock", "_open", "_receive_iv", "_seal", "_send_iv", "_started", "number", "peer", "sent", "window")
+    __slots__ = (
+        "_clock",
+        "_open",
+        "_receive_iv",
+        "_seal",
+        "_send_iv",
+        "_started",
+        "number",
+        "peer",
+        "sent",
+        "window",
+    )
 
     def __init__(
         self,
@@ -137,4 +148,6 @@ class Session:
         return self.sent >= MAX_FRAMES
 
     def __repr__(self) -> str:
-        return f"<Session {self.number:x} with {self.peer} sent={self.sent} received={self.window.highest + 1}>"
+        return (
+            f"<Session {self.number:x} with {self.peer} sent={self.sent} received={self.window.highest + 1}>"
+        )

@@ -46,7 +46,11 @@ OWN_PREFIX = b"x-busmesh-"
 
 _FORBIDDEN = b"|".join(re.escape(name) for name in sorted(HOP_BY_HOP | WRITTEN_BY_AGENTS))
 _HEADER_BLOCK = re.compile(
-    rb"(?:(?!(?i:" + _FORBIDDEN + rb"|x-busmesh-[^:]*):)" + TOKEN + rb":[ \t]*[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*"
+    rb"(?:(?!(?i:"
+    + _FORBIDDEN
+    + rb"|x-busmesh-[^:]*):)"
+    + TOKEN
+    + rb":[ \t]*[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*"
 )
 _METHOD = re.compile(TOKEN)
 _TARGET = re.compile(rb"[/*][\x21-\x7e\x80-\xff]*")
@@ -190,7 +194,10 @@ def decode_refusal(data: bytes) -> Refusal:
         processed, status, flags_size, code_size = _REFUSAL.unpack_from(data)
         flags_end = _REFUSAL.size + flags_size
         code_end = flags_end + code_size
-        flags, code = data[_REFUSAL.size : flags_end].decode("ascii"), data[flags_end:code_end].decode("ascii")
+        flags, code = (
+            data[_REFUSAL.size : flags_end].decode("ascii"),
+            data[flags_end:code_end].decode("ascii"),
+        )
         message = data[code_end : code_end + 1024].decode("utf-8", "replace")
     except (struct.error, UnicodeDecodeError):
         raise RemoteProtocolError("a refusal that cannot be read") from None

@@ -1,0 +1,123 @@
+"""The pages of the admin endpoint: what this agent is, knows and does, as JSON."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from busmesh import __version__
+from busmesh.agent.admin import Page, Reply, as_json
+
+if TYPE_CHECKING:
+    from busmesh.agent.agent import Agent
+
+
+def pages_of(agent: Agent) -> dict[tuple[str, str], Page]:
+    """Return the pages of ``agent`` by (method, path)."""
+    return {
+        ("GET", "/livez"): lambda: as_json({"alive": True}),
+        ("GET", "/readyz"): lambda: _ready(agent),
+        ("GET", "/metrics"): lambda: Reply(
+            agent.registry.prometheus().encode(), "text/plain; version=0.0.4; charset=utf-8"
+        ),
+        ("GET", "/config"): lambda: _config(agent),
+        ("GET", "/members"): lambda: _members(agent),
+        ("GET", "/policies"): lambda: _policies(agent),
+        ("GET", "/breakers"): lambda: _breakers(agent),
+        ("GET", "/certs"): lambda: _certificates(agent),
+        ("POST", "/drain"): lambda: _drain(agent),
+    }
+
+
+def _ready(agent: Agent) -> Reply:
+    awaited = agent.readiness.awaited()
+    return as_json({"ready": not awaited, "awaited": awaited}, 503 if awaited else 200)
+
+
+def _config(agent: Agent) -> Reply:
+    return as_json(
+        {
+            "definition": agent.definition.model_dump(by_alias=True, mode="json"),
+            "instance": agent.instance,
+            "id": str(agent.id),
+            "version": __version__,
+            "bus": agent.bus.statistics(),
+            "actors": agent.supervisor.statistics(),
+        }
+    )
+
+
+def _members(agent: Agent) -> Reply:
+    members = agent.members
+    statistics: dict[str, object] = {
+        **members.table.statistics(),
+        "forged": members.forged,
+        "outbound": agent.outbound.statistics(),
+        "listener": agent.listener.statistics(),
+        "sessions": agent.sessions.statistics(),
+    }
+    if agent.inbound is not None and agent.application is not None:
+        statistics["inbound"] = agent.inbound.statistics()
+        statistics["application"] = agent.application.statistics()
+        statistics["handshakes"] = agent.acceptor.statistics()
+    endpoints = [
+        {
+            "service": str(endpoint.service),
+            "instance": endpoint.instance,
+            "state": endpoint.state,
+            "weight": endpoint.weight,
+            "active": endpoint.active,
+            "labels": dict(endpoint.labels),
+        }
+        for endpoint in agent.upstreams.endpoints()
+    ]
+    return as_json(
+        {
+            "self": agent.registrar.announcement.model_dump(mode="json"),
+            "members": [member.announcement.model_dump(mode="json") for member in members.table.all()],
+            "endpoints": endpoints,
+            "statistics": statistics,
+        }
+    )
+
+
+def _breakers(agent: Agent) -> Reply:
+    """Which instances get requests; breakers proper are not among the policies yet."""
+    return as_json(
+        [
+            {"service": str(endpoint.service), "instance": endpoint.instance, "state": endpoint.state}
+            for endpoint in agent.upstreams.endpoints()
+        ]
+    )
+
+
+def _policies(agent: Agent) -> Reply:
+    policies = agent.policies
+    return as_json(
+        {
+            "revision": policies.set.number,
+            "digest": policies.set.digest,
+            "documents": [document.plain for document in policies.set.documents.values()],
+            "refused": policies.refused.model_dump(mode="json") if policies.refused is not None else None,
+            "problem": policies.problem,
+        }
+    )
+
+
+def _certificates(agent: Agent) -> Reply:
+    svid = agent.identity.svid
+    return as_json(
+        {
+            "id": str(svid.id),
+            "fingerprint": svid.fingerprint,
+            "not_before": svid.not_before,
+            "not_after": svid.not_after,
+            "seconds_left": round(svid.not_after - time.time()),
+            "renewals": agent.renewals.renewals,
+        }
+    )
+
+
+def _drain(agent: Agent) -> Reply:
+    agent.drain_requested.set()
+    return as_json({"draining": True}, 202)

@@ -1,0 +1,171 @@
+"""``busmesh call``: one request through the mesh, from the terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+from secrets import token_hex
+from urllib.parse import quote
+
+import click
+
+from busmesh.agent.agent import Agent
+from busmesh.agent.definition import AgentDefinition
+from busmesh.bus.bus import Bus
+from busmesh.cli.context import PATIENCE_S, Context, context_options, run
+from busmesh.cli.logs import log_option
+from busmesh.cli.output import tell_person
+from busmesh.errors import BusmeshError, BusUnavailable, UsageError
+from busmesh.identity.store import AgentHome, read_join_token
+from busmesh.names import ServiceName, Subjects
+from busmesh.relay.application import AppFailure, Application, AppResponse, Call, PoolLimits, render_request
+
+#: Seconds for enrolment and the first policy synchronisation.
+START_S = 10.0
+
+
+@click.command()
+@click.argument("service")
+@click.argument("path", default="/")
+@click.option("-X", "--method", help="Default: GET, or POST with data.")
+@click.option("-d", "--data", help="Body of the request; @FILE reads a file, @- standard input.")
+@click.option("-H", "--header", "headers", multiple=True, metavar="NAME:VALUE", help="May be repeated.")
+@click.option("-i", "--include", is_flag=True, help="Print status and headers as well.")
+@click.option("--timeout", default=15.0, show_default=True, help="Seconds for the whole call.")
+@click.option("--as", "caller", default="cli", show_default=True, metavar="SERVICE", help="Who calls.")
+@click.option(
+    "--join",
+    envvar="BUSMESH_JOIN",
+    metavar="TOKEN-FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Join token, where the home has none.  [env: BUSMESH_JOIN]",
+)
+@context_options
+@log_option()
+def call(
+    service: str,
+    path: str,
+    method: str | None,
+    data: str | None,
+    headers: tuple[str, ...],
+    include: bool,
+    timeout: float,
+    caller: str,
+    join: Path | None,
+    context: Context,
+) -> int:
+    """Send one request to SERVICE through the mesh and print the response.
+
+    It goes the way of every request: a client-only agent is started for it in this process, with an identity
+    of its own, and routes by the policies in force. Ends with 0 for a status below 400, else with 1.
+
+    \b
+    Examples:
+      busmesh call orders /orders
+      busmesh call orders /orders -H 'x-canary: always' -i
+      busmesh call orders /orders -d '{"item": 7}' -H 'content-type: application/json'
+    """
+    name = ServiceName.parse(service)
+    if not path.startswith("/"):
+        raise UsageError(f"path {path!r} does not begin with '/'", code="BM1212", hint=f"write /{path}")
+    body = _body(data)
+    verb = (method or ("POST" if data is not None else "GET")).upper()
+    lines = "".join(f"{_header(header)}\r\n" for header in headers)
+    if "\r\nhost:" not in f"\r\n{lines.lower()}":
+        lines = f"Host: {name}\r\n{lines}"
+    target = quote(path, safe="/?&=%:@!$'()*+,;~-._[]#").partition("#")[0]
+    message = render_request(verb.encode(), target.encode(), lines.encode(), body)
+    result = run(_call(context, join, caller, verb.encode(), message, timeout))
+    if isinstance(result, AppFailure):
+        raise BusmeshError(f"no response: {result.message}", code="BM3301")
+    if include:
+        click.echo(f"HTTP/1.1 {result.status} {result.reason.decode('latin-1')}", err=True)
+        click.echo(result.headers.decode("latin-1").replace("\r\n", "\n"), err=True)
+    sys.stdout.buffer.write(result.body)
+    sys.stdout.buffer.flush()
+    if sys.stdout.isatty() and not result.body.endswith(b"\n"):
+        tell_person("")
+    return 0 if result.status < 400 else 1
+
+
+def _body(data: str | None) -> bytes:
+    if data is None:
+        return b""
+    if data == "@-":
+        return sys.stdin.buffer.read()
+    if data.startswith("@"):
+        try:
+            return Path(data[1:]).read_bytes()
+        except OSError as error:
+            raise UsageError(f"{data[1:]} cannot be read: {error.strerror}", code="BM1100") from None
+    return data.encode()
+
+
+def _header(text: str) -> str:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip() or any(c in text for c in "\r\n\0"):
+        raise UsageError(f"header {text!r} is not NAME:VALUE", code="BM1209")
+    return f"{name.strip()}: {value.strip()}"
+
+
+async def _call(
+    context: Context, join: Path | None, caller: str, method: bytes, message: bytes, timeout: float
+) -> AppResponse | AppFailure:
+    definition = AgentDefinition.model_validate(
+        {
+            "service": caller,
+            "outbound": "127.0.0.1:0",
+            "admin": "127.0.0.1:0",
+            "telemetry": {"accessLog": 0.0},
+        }
+    )
+    instance = f"{definition.name.name[:54]}-{token_hex(4)}"
+    subjects = Subjects(context.mesh)
+    bus = Bus(context.bus_options(f"busmesh call {instance}", subjects.inbox_prefix(instance)))
+    # Whoever calls once leaves nothing behind, so the agent's home is a folder for the time being.
+    with tempfile.TemporaryDirectory(prefix="busmesh-call-") as folder:
+        agent = Agent(
+            definition,
+            mesh=context.mesh,
+            bus=bus,
+            home=AgentHome(Path(folder)),
+            token=lambda: read_join_token(join) if join is not None else context.home.join_token(),
+            instance=instance,
+        )
+        try:
+            await _start(agent, bus)
+            return await _send(agent, method, message, timeout)
+        finally:
+            await agent.close()
+
+
+async def _start(agent: Agent, bus: Bus) -> None:
+    try:
+        async with asyncio.timeout(START_S):
+            await bus.connect(patience=PATIENCE_S)
+            await agent.start()
+            while agent.readiness.awaited():
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        awaited = ", ".join(agent.readiness.awaited().values()) or "the authority to enrol with"
+        raise BusUnavailable(
+            f"not ready within {START_S:g} s: waiting for {awaited}",
+            code="BM3302",
+            hint="is `busmesh up` running?",
+        ) from None
+
+
+async def _send(agent: Agent, method: bytes, message: bytes, timeout: float) -> AppResponse | AppFailure:
+    """Send to the agent's own listener, as any application would."""
+    pool = Application(*agent.outbound_address, PoolLimits(connections=1, pending=1))
+    answer: asyncio.Future[AppResponse | AppFailure] = asyncio.get_running_loop().create_future()
+    pool.send(Call(method, message, answer.set_result))
+    try:
+        async with asyncio.timeout(timeout):
+            return await answer
+    except TimeoutError:
+        return AppFailure(True, "timeout", f"nothing came within {timeout:g} s")
+    finally:
+        pool.close()
