@@ -119,14 +119,17 @@ def read(path: Path, *, secret: bool) -> bytes:
         ) from None
     except OSError as error:
         raise corrupt(path, error.strerror or "it cannot be opened") from None
-    with open(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise corrupt(path, "it is not a regular file")
         mode = stat.S_IMODE(status.st_mode)
         if _POSIX and mode & (_OTHERS if secret else _OTHERS_WRITE):
             raise _exposed(path, mode, "600")
-        data = file.read(MAX_FILE + 1)
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(MAX_FILE + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > MAX_FILE:
         raise corrupt(path, f"it is larger than {MAX_FILE} bytes")
     return data

@@ -13,7 +13,6 @@ from enum import Enum
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, SignatureAlgorithmOID
 
@@ -59,10 +58,12 @@ class Verified:
     Attributes:
         id: whom the certificate names.
         public_key: P-256.
-        fingerprint: SHA-256 of the certificate in hex.
+        fingerprint: SHA-256 of the certificate in hex. It names these bytes, for people and caches; to shut
+            somebody out compare `serial` or `key_der`: an ECDSA signature can be rewritten by anybody.
         not_before: from when certificate and root are both valid, unix seconds.
         not_after: until when both are.
         key_der: the public key (SubjectPublicKeyInfo), to compare keys by.
+        serial: the certificate's serial number.
     """
 
     id: SpiffeId
@@ -71,6 +72,7 @@ class Verified:
     not_before: float
     not_after: float
     key_der: bytes = field(repr=False)
+    serial: int
 
 
 def verify_certificate(
@@ -200,14 +202,15 @@ def _read(der: bytes, bundle: TrustBundle) -> Verified:
         root = _issuer(certificate, bundle)
         not_before = max(certificate.not_valid_before_utc, root.not_valid_before_utc)
         not_after = min(certificate.not_valid_after_utc, root.not_valid_after_utc)
-        canonical = certificate.public_bytes(serialization.Encoding.DER)
+        # The count of unused bits before the signature is the one byte that it does not cover.
+        canonical = der.endswith(b"\0" + certificate.signature)
     except IdentityError:
         raise
     except x509.ExtensionNotFound as error:
         raise _refused(f"it lacks the extension {error.oid._name}") from None
     except UNREADABLE as error:  # whose text may quote the bytes: only its class is told
         raise _refused(f"it cannot be read ({type(error).__name__})") from None
-    if canonical != der:
+    if not canonical:
         raise _refused("it is not in canonical form")
     return Verified(
         spiffe_id,
@@ -216,6 +219,7 @@ def _read(der: bytes, bundle: TrustBundle) -> Verified:
         not_before.timestamp(),
         not_after.timestamp(),
         key_bytes(public_key),
+        certificate.serial_number,
     )
 
 
