@@ -146,6 +146,11 @@ class SpiffeId:
             raise bad
         return parsed
 
+    @property
+    def principal(self) -> str:
+        """The ID without the instance: what metrics are labelled by, as there are few services."""
+        return str(self).partition("/i/")[0]
+
     def __str__(self) -> str:
         if self.service is not None:
             path = f"ns/{self.service.namespace}/svc/{self.service.name}/i/{self.instance}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 
+from busmesh.decide.headers import HeaderOps
 from busmesh.members.announcement import Announcement
 from busmesh.names import SpiffeId
 from busmesh.relay.inbound import Work
@@ -18,6 +19,7 @@ from busmesh.telemetry.series import RequestMetrics
 from busmesh.telemetry.trace import Trace, Tracer
 
 _TRACE_LINE = b"traceparent: "
+_NO_TRACESTATE = HeaderOps(remove=("tracestate",))
 
 
 class Observer:
@@ -41,6 +43,10 @@ class Observer:
         trace = exchange.trace
         if trace is None:
             trace = exchange.trace = self._tracer.begin(exchange.request.traceparent)
+        joined = trace is exchange.request.traceparent if isinstance(trace, bytes) else trace.joined
+        if not joined and exchange.request.tracestate:
+            # A new trace: the state belongs to one that ended here (W3C Trace Context, section 3.3.1).
+            exchange.request.head.block = _NO_TRACESTATE.apply_block(exchange.request.head.block)
         if isinstance(trace, bytes):
             exchange.traceparent = trace
             return
@@ -70,7 +76,7 @@ class Observer:
             metrics = endpoint.metrics[exchange.rule.name] = self._registry.requests(
                 "source",
                 self._service,
-                str(self._me),
+                self._me.principal,
                 str(endpoint.service),
                 endpoint.version,
                 exchange.rule.name,
@@ -86,7 +92,7 @@ class Observer:
             if metrics is None:
                 known = key if len(self._unserved) < 256 else ("unknown", "default")
                 metrics = self._unserved[known] = self._registry.requests(
-                    "source", self._service, str(self._me), known[0], "", known[1]
+                    "source", self._service, self._me.principal, known[0], "", known[1]
                 )
             metrics.record(status, flags, time.monotonic() - exchange.started)
         if self._access.wanted(status):
@@ -149,7 +155,7 @@ class Observer:
         if metrics is None:
             caller = work.peer.session.peer
             metrics = work.peer.metrics = self._registry.requests(
-                "destination", str(caller.service), str(caller), self._service, self._version, "inbound"
+                "destination", str(caller.service), caller.principal, self._service, self._version, "inbound"
             )
         seconds = time.monotonic() - work.started
         metrics.record(work.status, work.flags, seconds)

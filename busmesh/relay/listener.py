@@ -50,7 +50,7 @@ class Limits:
 class Request:
     """One request on its way, and the way back to who sent it."""
 
-    __slots__ = ("authority", "body", "connection", "head", "keep_alive", "received", "traceparent")
+    __slots__ = ("authority", "body", "connection", "head", "keep_alive", "traceparent", "tracestate")
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class Request:
         traceparent: bytes | None,
         body: bytes,
         keep_alive: bool,
+        tracestate: bool = False,
     ) -> None:
         self.connection = connection
         self.head = head
@@ -67,7 +68,8 @@ class Request:
         self.traceparent = traceparent
         self.body = body
         self.keep_alive = keep_alive
-        self.received = time.perf_counter()
+        #: Whether the head has that header.
+        self.tracestate = tracestate
 
     @property
     def abandoned(self) -> bool:
@@ -106,7 +108,7 @@ _DIGITS = re.compile(rb"[0-9]{1,19}")
 #: Names that ``Connection`` may not take out of a request: routing, identity and trace depend on them.
 _NOT_NOMINABLE = frozenset((b"host", b"authorization", b"cookie", b"traceparent", b"tracestate", b"baggage"))
 
-_HOST, _CONNECTION, _LENGTH, _ENCODING, _TRACE, _EXPECT, _DROP = range(1, 8)
+_HOST, _CONNECTION, _LENGTH, _ENCODING, _TRACE, _STATE, _EXPECT, _DROP = range(1, 9)
 _SPECIAL: dict[bytes, int] = {
     **dict.fromkeys(HOP_BY_HOP, _DROP),
     b"host": _HOST,
@@ -114,6 +116,7 @@ _SPECIAL: dict[bytes, int] = {
     b"content-length": _LENGTH,
     b"transfer-encoding": _ENCODING,
     b"traceparent": _TRACE,
+    b"tracestate": _STATE,
     b"expect": _EXPECT,
     b"x-forwarded-client-cert": _DROP,
 }
@@ -200,6 +203,7 @@ class Connection(asyncio.Protocol):
         self._hosts: list[bytes] = []
         self._nominated: bytes = b""
         self._traceparent: bytes | None = None
+        self._tracestate = False
         self._chunked = self._expects = self._own = False
         self._length = -1
         self._count = 0
@@ -224,27 +228,31 @@ class Connection(asyncio.Protocol):
         elif special is _HOST:
             self._hosts.append(value)
             self._lines += (name, b": ", value, b"\r\n")
-        elif special is _CONNECTION:
-            self._nominated += b"," + value if self._nominated else value
-        elif special is _LENGTH:
-            if self._length >= 0 or _DIGITS.fullmatch(value) is None:
-                self._failure = _bad(400, "bad_content_length", "content-length is not one number")
-            else:
-                self._length = int(value)
-        elif special is _ENCODING:
-            if self._chunked or value.lower() != b"chunked":
-                self._failure = _bad(
-                    501, "bad_transfer_encoding", "the only transfer-encoding understood is chunked"
-                )
-            self._chunked = True
         elif special is _TRACE:
             self._traceparent = None if self._traceparent is not None else value
+        elif special is _STATE:
+            self._tracestate = True
+            self._lines += (name, b": ", value, b"\r\n")
+        elif special is _CONNECTION:
+            self._nominated += b"," + value if self._nominated else value
+        elif special is not _DROP:
+            self._failure = self._frame(special, value) or self._failure
+
+    def _frame(self, special: int, value: bytes) -> Answer | None:
+        """Take a header that says where the body ends; return what is wrong with it."""
+        if special is _LENGTH:
+            if self._length >= 0 or _DIGITS.fullmatch(value) is None:
+                return _bad(400, "bad_content_length", "content-length is not one number")
+            self._length = int(value)
+        elif special is _ENCODING:
+            if self._chunked or value.lower() != b"chunked":
+                return _bad(501, "bad_transfer_encoding", "the only transfer-encoding understood is chunked")
+            self._chunked = True
         elif special is _EXPECT:
             self._expects = value.lower() == b"100-continue"
             if not self._expects:
-                self._failure = _bad(
-                    417, "bad_expectation", "the only expectation understood is 100-continue"
-                )
+                return _bad(417, "bad_expectation", "the only expectation understood is 100-continue")
+        return None
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -342,6 +350,7 @@ class Connection(asyncio.Protocol):
                 self._traceparent,
                 b"" if not body else body[0] if len(body) == 1 else b"".join(body),
                 keep_alive,
+                self._tracestate,
             )
         )
         if len(self._queue) >= self._limits.pipelined and self.transport is not None:
