@@ -196,3 +196,12 @@ def test_what_is_bound_is_told_apart(one: list[bytes], other: list[bytes]) -> No
     """No byte moves from one part into the next without changing what is signed."""
     assert (bind(b"x", *one) == bind(b"x", *other)) == (one == other)
     assert bind(b"x", *one) != bind(b"y", *one)
+
+
+def test_record_of_exactly_the_cap_is_read() -> None:
+    record = pack(bytes(1000), 5)
+    reader = FieldReader(record, 2, max_size=len(record), what="record")
+    assert (reader.binary(), reader.integer()) == (bytes(1000), 5)
+    reader.end()
+    with pytest.raises(RemoteProtocolError, match="BM4101"):
+        FieldReader(record, 2, max_size=len(record) - 1, what="record")
