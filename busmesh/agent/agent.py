@@ -26,6 +26,7 @@ from busmesh.agent.policies import Policies, Published, SeenElsewhere, Synchroni
 from busmesh.agent.policystore import PolicyStore
 from busmesh.agent.readiness import Readiness
 from busmesh.agent.registrar import Drain, HealthChanged, Leave, PolicyInForce, Registrar, Renewed
+from busmesh.agent.rekeying import RekeyAll, Rekeying
 from busmesh.agent.telemetry import Telemetry
 from busmesh.bus.address import SubjectAddress
 from busmesh.bus.bus import Bus
@@ -217,7 +218,15 @@ class Agent:
         bus.on_connection(self._on_connection)
 
     def _start_actors(self) -> None:
-        for actor in (self.policies, self.members, self.registrar, self.renewals, self.telemetry):
+        self.rekeying = Rekeying(self.upstreams, self.inbound, self.members.renew_session, self._rng)
+        for actor in (
+            self.policies,
+            self.members,
+            self.registrar,
+            self.renewals,
+            self.rekeying,
+            self.telemetry,
+        ):
             self.supervisor.start(actor)
         if self.health is not None:
             self.supervisor.start(self.health)
@@ -316,6 +325,7 @@ class Agent:
 
     def _renewed(self) -> None:
         self.registrar.mailbox.tell(Renewed())
+        self.rekeying.mailbox.tell(RekeyAll())
         self._event("identity.renewed", "the SVID was renewed")
 
     def _event(

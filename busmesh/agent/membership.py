@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 #: An SVID on disk with less than this left is not worth starting with.
 ENOUGH_LEFT_S = 60.0
+#: A plain "denied", and an answer that is not by the authority: the first few are not believed.
+_FORGEABLE = frozenset(("BM4203", "BM4204"))
+DOUBTS = 4
 
 
 async def obtain_identity(
@@ -44,6 +47,7 @@ async def obtain_identity(
         return stored
     join_token = token()
     pause = 0.1
+    doubts = DOUBTS
     while True:
         enrolment = Enrolment(join_token, wanted, new_key(), time.time())
         try:
@@ -55,7 +59,15 @@ async def obtain_identity(
             await asyncio.sleep(pause)
             pause = min(pause * 2, 2.0)
             continue
-        svid, bundle = enrolment.finish(answer.payload, time.time())
+        try:
+            svid, bundle = enrolment.finish(answer.payload, time.time())
+        except IdentityError as error:
+            # Anybody on the bus can say "denied" in the authority's place; a true refusal is repeated.
+            doubts -= error.code in _FORGEABLE
+            if error.code not in _FORGEABLE or doubts <= 0:
+                raise
+            await asyncio.sleep(pause)
+            continue
         _keep(home, svid, bundle)
         log.info("enrolled as %s", svid.id)
         return Identity(svid, bundle)
