@@ -17,6 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    #: Head and body leave in one segment: two would wait for each other's acknowledgement (Nagle).
+    wbufsize = -1
     server: _Server
 
     def answer(self) -> None:
@@ -37,6 +39,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(payload)
+        self.wfile.flush()
 
     do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = answer
 
