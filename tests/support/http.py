@@ -173,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = b"x" * int(wish["size"]) if "size" in wish else self._echo(length, digest)
         self._send(int(wish.get("status", 200)), body, chunked="chunked" in wish)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer  # noqa: N815  the base class's names
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer
 
     def log_message(self, *args: object) -> None:
         """Keep the tests' output for pytest."""
