@@ -55,9 +55,9 @@ def service_rows(roll: RollCall, numbers: Numbers) -> list[Row]:
 
 
 def instance_rows(
-    members: Iterable[Announcement], numbers: Numbers, *, service: ServiceName | None = None
+    members: Iterable[Announcement], numbers: Numbers, now: float, *, service: ServiceName | None = None
 ) -> list[Row]:
-    """Return one row for each instance, or for those of one ``service``."""
+    """Return one row for each instance, or for those of one ``service``; ``now`` in unix seconds."""
     return [
         {
             "instance": member.instance,
@@ -71,7 +71,7 @@ def instance_rows(
             "active": member.active,
             "revision": member.revision,
             "digest": member.digest,
-            "started": round(member.incarnation / 1000, 3),
+            "age_s": round(max(0.0, now - member.incarnation / 1000), 3),
             "software": member.software,
             **_signals(numbers.instance(member.name, member.instance)),
         }

@@ -1,0 +1,92 @@
+"""What the operator's commands share: a connection that knows whom to believe, and who the operator is."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+from pydantic import TypeAdapter, ValidationError
+
+from busmesh.bus.bus import Bus
+from busmesh.cli.context import Context, connected
+from busmesh.errors import NotFound, UsageError
+from busmesh.identity.svid import Svid
+from busmesh.identity.verify import Verifier
+from busmesh.names import Subjects
+from busmesh.policy.fields import Duration, seconds
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+_DURATION: TypeAdapter[str] = TypeAdapter(Duration)
+
+
+def in_seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Read the value of an option as policies write durations (``5s``, ``500ms``), or as seconds."""
+    if value is None:
+        return None
+    try:
+        return seconds(_DURATION.validate_python(f"{value}s" if value[-1:].isdigit() else value))
+    except ValidationError:
+        raise click.BadParameter(f"{value!r} is not a duration; write 5s or 500ms", ctx, param) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Where an operator sits: the bus, the subjects of one mesh, and whose signatures count."""
+
+    bus: Bus
+    subjects: Subjects
+    verifier: Verifier
+
+
+@contextlib.asynccontextmanager
+async def desk(context: Context) -> AsyncIterator[Desk]:
+    """Connect to the mesh of ``context``.
+
+    Raises:
+        NotFound: the home does not know the mesh's roots.
+        BusUnavailable: no server answered.
+    """
+    verifier = Verifier(context.home.trust(context.mesh))
+    async with connected(context) as bus:
+        yield Desk(bus, context.subjects, verifier)
+
+
+def operator_option(command: F) -> F:
+    """Give a command ``--as NAME``, passed as ``operator``."""
+    return click.option(
+        "--as",
+        "operator",
+        envvar="BUSMESH_OPERATOR",
+        metavar="NAME",
+        help="Which operator signs.  [env: BUSMESH_OPERATOR; default: the only one in the home]",
+    )(command)
+
+
+def operator_svid(context: Context, name: str | None) -> Svid:
+    """Return the identity of the operator ``name``, or of the only one whose key is in the home.
+
+    Raises:
+        NotFound: there is none (code BM2309, or BM4501 for a name).
+        UsageError: there are several and none was named (code BM2310).
+    """
+    if name is not None:
+        return context.home.operator(name)
+    names = context.home.operators()
+    if not names:
+        raise NotFound(
+            f"{context.home.path} holds no operator's key, and only operators publish",
+            code="BM2309",
+            hint="`busmesh up` makes one; or name the home that has one: --home, BUSMESH_HOME",
+        )
+    if len(names) > 1:
+        raise UsageError(
+            f"{context.home.path} holds the keys of {len(names)} operators",
+            code="BM2310",
+            hint=f"say which one signs: --as {names[0]}",
+        )
+    return context.home.operator(names[0])
