@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from tests.e2e.test_split import VIRTUAL_SERVICE
@@ -13,12 +14,12 @@ from tests.support.mesh import Mesh, eventually
 
 
 def test_an_outage_with_the_loss_of_the_store(tmp_path: Path, nats_server: NatsServer) -> None:
-    with Mesh(tmp_path, nats_server) as mesh:
+    with Mesh(tmp_path, nats_server) as mesh, ExitStack() as stack:
         for version in ("v1", "v2"):
             mesh.instance("product-service", f"product-{version}-0", "--labels", f"version={version}")
         client = mesh.agent("shopper", "shopper-0", "--upstreams", "product-service")
         mesh.publish(VIRTUAL_SERVICE)
-        caller = Caller(client.outbound, "product-service")
+        caller = stack.enter_context(closing(Caller(client.outbound, "product-service")))
         assert caller.call("/")[0] == 200
 
         nats_server.kill()
