@@ -7,7 +7,8 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -51,3 +52,19 @@ def stop_signals(
     finally:
         for number in installed:
             loop.remove_signal_handler(number)
+
+
+async def unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do ``work`` to its end; if ``stop`` is set before, give it up and return False."""
+    task = asyncio.create_task(work)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+            return True
+        return False
+    finally:
+        for waiting in (task, stopping):
+            waiting.cancel()
+        await asyncio.gather(task, stopping, return_exceptions=True)

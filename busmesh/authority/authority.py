@@ -1,0 +1,111 @@
+"""The authority put together: keys, a desk for newcomers, a desk for members, under one supervisor."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+from busmesh.actors.actor import Actor
+from busmesh.actors.supervisor import Supervisor
+from busmesh.authority.desk import CHEAP, Desk
+from busmesh.authority.keys import KeyKeeper, Keys
+from busmesh.bus.bus import Bus
+from busmesh.identity.enrol import Answer, Refusal, SeenNonces, answer
+from busmesh.identity.renew import answer_renewal
+from busmesh.identity.store import Home
+from busmesh.names import SpiffeId, Subjects, token
+
+log = logging.getLogger(__name__)
+
+
+class Authority:
+    """One authority. Several of one mesh may run, each with a copy of the root: the first answer counts.
+
+    Args:
+        bus: a connection; whether it stands yet does not matter.
+        home: with root, trust bundle and grants.
+        mesh: the mesh's name.
+        name: the authority's own name, the last part of its SPIFFE ID.
+        lifetime_s: of the SVIDs of workloads; None: 1 h. Shorter limits what a stolen key is good for; longer
+            outlives a longer absence of the authority.
+        also: further actors to keep running, such as one that guards the policy log.
+        rng: jitter.
+
+    Raises:
+        NotFound, IdentityError: as `Keys` does.
+        InvalidName: ``mesh`` or ``name`` is not a name.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        home: Home,
+        mesh: str,
+        *,
+        name: str = "authority",
+        lifetime_s: float | None = None,
+        also: Sequence[Actor[Any]] = (),
+        rng: Random | None = None,
+    ) -> None:
+        rng = rng or Random()
+        self.id = SpiffeId(token(mesh, "mesh"), authority=token(name, "authority"))
+        self._bus = bus
+        self._subjects = Subjects(mesh)
+        self._lifetime_s = lifetime_s
+        self._keys = Keys(home, self.id, time.time(), rng)
+        self._seen = SeenNonces()
+        self._supervisor = Supervisor(rng)
+        self._also = [*also]
+        self._subscriptions: list[int] = []
+        self.keeper = KeyKeeper(self._keys)
+        # An unproven enrolment costs one MAC; an unproven renewal may cost the check of a signature.
+        self.enrolments = Desk("enrol", bus, self._subjects, self._enrol, cheap=CHEAP | {Refusal.DENIED})
+        self.renewals = Desk("renew", bus, self._subjects, self._renew)
+
+    def __repr__(self) -> str:
+        return f"<Authority {self.id} {self.statistics()}>"
+
+    async def start(self) -> None:
+        """Start the actors and listen; the bus carries the subscriptions over every reconnect."""
+        actors: list[Actor[Any]] = [self.keeper, self.enrolments, self.renewals, *self._also]
+        for actor in actors:
+            self._supervisor.start(actor)
+        for subject, desk in (
+            (self._subjects.enrol, self.enrolments),
+            (self._subjects.renew, self.renewals),
+        ):
+            self._subscriptions.append(await self._bus.subscribe(subject, desk.on_message))
+        log.info("%s answers on the bus", self.id)
+
+    async def stop(self) -> None:
+        """Stop listening and end the actors."""
+        while self._subscriptions:
+            await self._bus.unsubscribe(self._subscriptions.pop())
+        await self._supervisor.stop()
+
+    def reload(self) -> None:
+        """Read roots and grants again soon, not at the next look."""
+        self.keeper.mailbox.tell(None)
+
+    def statistics(self) -> dict[str, dict[str, int]]:
+        return {desk.name: desk.statistics() for desk in (self.enrolments, self.renewals)}
+
+    def _enrol(self, request: bytes, now: float) -> Answer:
+        keys = self._keys
+        return answer(
+            request,
+            keys.grants,
+            keys.ca,
+            now,
+            self._seen,
+            bundle=keys.bundle,
+            lifetime_s=self._lifetime_s,
+        )
+
+    def _renew(self, request: bytes, now: float) -> Answer:
+        keys = self._keys
+        keys.renew_own(now)
+        return answer_renewal(request, keys.ca, keys.svid, keys.verifier, now, lifetime_s=self._lifetime_s)

@@ -1,0 +1,135 @@
+"""A desk: takes requests from one subject, has each answered, and keeps strangers from overrunning it.
+
+Anybody on the bus can send here, so the order is by cost: size, reply subject and a bounded mailbox on the
+bus's callback; then, in the actor, age, rate, and only after these the work with public keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from busmesh.actors.actor import Actor
+from busmesh.authority.bucket import TokenBucket
+from busmesh.bus.bus import Bus
+from busmesh.errors import BusmeshError
+from busmesh.identity.enrol import Answer, Refusal
+from busmesh.names import Subjects
+
+log = logging.getLogger(__name__)
+
+#: No request to the authority is larger.
+MAX_REQUEST = 8192
+#: Who asked has given up by then, so the work would be for nobody.
+STALE_S = 2.0
+#: An answered request costs about half a millisecond: this keeps it to half of a core at worst.
+RATE_PER_S = 500.0
+BURST = 1000
+_LOG_RATE_PER_S, _LOG_BURST = 2.0, 20
+_INBOX_REST = rb"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
+_MAX_REPLY_SUBJECT = 256
+
+#: Refusals that are decided before any work with public keys.
+CHEAP = frozenset({Refusal.CLOCK, Refusal.EXPIRED, Refusal.REPLAYED, Refusal.BUSY, Refusal.FORBIDDEN})
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request: its bytes, where the answer goes, and when it came (monotonic seconds)."""
+
+    payload: bytes
+    reply: str
+    received: float
+
+
+class Desk(Actor[Request]):
+    """Answers the requests of one subject.
+
+    Args:
+        name: what it does to whom ("enrol"), for the log.
+        bus: where the answers go.
+        subjects: of the mesh; answers go to its inboxes and nowhere else.
+        answer: answers a request at a time in unix seconds; never raises over what is in it.
+        cheap: refusals for which ``answer`` did no work with public keys: they do not count as such.
+        rate: requests a second that may cost such work.
+        burst: as many at once.
+    """
+
+    interval = 5.0
+    capacity = 1024
+
+    def __init__(
+        self,
+        name: str,
+        bus: Bus,
+        subjects: Subjects,
+        answer: Callable[[bytes, float], Answer],
+        *,
+        cheap: frozenset[Refusal] = CHEAP,
+        rate: float = RATE_PER_S,
+        burst: float = BURST,
+    ) -> None:
+        super().__init__(name)
+        self._bus = bus
+        self._inbox = re.compile(re.escape(f"{subjects.root}.inbox.".encode()) + _INBOX_REST)
+        self._reply_to = answer
+        self._cheap = cheap
+        self._bucket = TokenBucket(rate, burst, time.monotonic())
+        self._log_bucket = TokenBucket(_LOG_RATE_PER_S, _LOG_BURST, time.monotonic())
+        self._unlogged = 0
+        self.counts: Counter[str] = Counter()
+
+    def on_message(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
+        """Take a request from the bus, or drop it: too large, nowhere to answer to, too many waiting."""
+        if len(payload) > MAX_REQUEST:
+            self.counts["too large"] += 1
+        elif len(reply) > _MAX_REPLY_SUBJECT or self._inbox.fullmatch(reply) is None:
+            self.counts["no inbox"] += 1
+        elif not self.mailbox.tell(Request(payload, reply.decode(), time.monotonic())):
+            self.counts["overrun"] += 1
+
+    async def receive(self, message: Request) -> None:
+        await asyncio.sleep(0)  # a full mailbox must not keep the bus's watchdog waiting
+        now = time.monotonic()
+        if now - message.received > STALE_S:
+            self.counts["stale"] += 1
+            return
+        if not self._bucket.take(now):
+            self.counts["limited"] += 1
+            return
+        answer = self._reply_to(message.payload, time.time())
+        if answer.refusal in self._cheap:
+            self._bucket.give_back()
+        self.counts[answer.refusal or "granted"] += 1
+        self._note(answer, now)
+        try:
+            self._bus.publish(message.reply, answer.reply)
+        except BusmeshError as error:  # who asked will ask again
+            self.counts["not sent"] += 1
+            log.debug("%s: the answer was not sent: %s", self.name, error)
+
+    async def tick(self) -> None:
+        if self._unlogged:
+            log.warning("%s: %d more refusals; %r", self.name, self._unlogged, self)
+            self._unlogged = 0
+
+    def statistics(self) -> dict[str, int]:
+        """Return the count of each outcome: "granted", each refusal, and why requests were dropped."""
+        return dict(self.counts)
+
+    def __repr__(self) -> str:
+        return f"<Desk {self.name} {self.statistics()}>"
+
+    def _note(self, answer: Answer, now: float) -> None:
+        if answer.refusal is None:
+            log.info("%s: granted to %s", self.name, answer.id)
+        elif self._log_bucket.take(now):
+            who = answer.id or "somebody who proved nothing"
+            log.warning("%s: refused to %s: %s", self.name, who, answer.refusal)
+        else:
+            self._unlogged += 1

@@ -1,0 +1,117 @@
+"""What the authority works with: its root, the roots to hand out, the grants, and an SVID of its own."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from random import Random
+
+from busmesh.actors.actor import Actor
+from busmesh.authority.founding import renew_operators
+from busmesh.errors import BusmeshError
+from busmesh.identity.jointoken import Grant
+from busmesh.identity.store import Home
+from busmesh.identity.svid import renewal_time
+from busmesh.identity.trust import TrustBundle
+from busmesh.identity.verify import Verifier
+from busmesh.names import SpiffeId
+
+log = logging.getLogger(__name__)
+
+OPERATORS_EVERY_S = 3600.0
+
+
+class Keys:
+    """Reads the home; the root itself is read once.
+
+    Args:
+        home: where root, roots and grants are kept.
+        spiffe_id: the authority's own, whose SVID signs renewals.
+        now: unix seconds.
+        rng: jitter of the own renewal.
+
+    Raises:
+        NotFound: the home has no root or no trust bundle.
+        IdentityError: something in it cannot be trusted or read.
+    """
+
+    def __init__(self, home: Home, spiffe_id: SpiffeId, now: float, rng: Random) -> None:
+        self._home = home
+        self._id = spiffe_id
+        self._rng = rng
+        self.ca = home.authority(spiffe_id.mesh)
+        self.verifier = Verifier(home.trust(spiffe_id.mesh))
+        self.grants: Mapping[str, Grant] = home.grants()
+        self._operators_at = now + OPERATORS_EVERY_S
+        self._issue_own(now)
+
+    def __repr__(self) -> str:
+        return f"<Keys of {self._id} grants={len(self.grants)} roots={len(self.bundle.roots)}>"
+
+    @property
+    def bundle(self) -> TrustBundle:
+        return self.verifier.bundle
+
+    def reload(self) -> None:
+        """Read roots and grants again; what cannot be read leaves the old ones in force.
+
+        Raises:
+            BusmeshError: what is wrong with them.
+        """
+        grants = self._home.grants()
+        bundle = self._home.trust(self._id.mesh)
+        self.grants = grants
+        if bundle != self.bundle:
+            self.verifier.trust(bundle)
+            log.info("the trust bundle has %d roots now", len(bundle.roots))
+
+    def renew_own(self, now: float) -> None:
+        """Issue the authority's next SVID if its present one is past half of its life."""
+        if now >= self._renew_at:
+            self._issue_own(now)
+
+    def renew_operators(self, now: float) -> None:
+        """Look once an hour whether an operator in the home needs a new SVID; a person would forget to.
+
+        Raises:
+            IdentityError: a stored one cannot be trusted or read.
+        """
+        if now >= self._operators_at:
+            self._operators_at = now + OPERATORS_EVERY_S
+            renew_operators(self._home, self.ca, now)
+
+    def _issue_own(self, now: float) -> None:
+        self.svid = self.ca.issue_svid(self._id, now)
+        self._renew_at = renewal_time(self.svid.not_before, self.svid.not_after, self._rng)
+
+
+class KeyKeeper(Actor[None]):
+    """Follows the home: a new grant counts, and a deleted one lets nobody in, within one interval."""
+
+    interval = 2.0
+    capacity = 1
+
+    def __init__(self, keys: Keys) -> None:
+        super().__init__("keys")
+        self._keys = keys
+        self._problem = ""
+
+    async def receive(self, message: None) -> None:
+        self._look()
+
+    async def tick(self) -> None:
+        self._look()
+
+    def _look(self) -> None:
+        now = time.time()
+        self._keys.renew_own(now)
+        try:
+            self._keys.reload()
+            self._keys.renew_operators(now)
+        except BusmeshError as error:
+            if str(error) != self._problem:  # every two seconds would say no more
+                log.error("the authority goes on with what it has: %s", error)
+            self._problem = str(error)
+        else:
+            self._problem = ""
