@@ -10,10 +10,10 @@ from typing import Any
 
 from busmesh.actors.actor import Actor
 from busmesh.actors.supervisor import Supervisor
-from busmesh.authority.desk import CHEAP, Desk
+from busmesh.authority.desk import ENROL_COSTS, RATE_PER_S, RENEW_COSTS, Desk
 from busmesh.authority.keys import KeyKeeper, Keys
 from busmesh.bus.bus import Bus
-from busmesh.identity.enrol import Answer, Refusal, SeenNonces, answer
+from busmesh.identity.enrol import Answer, SeenNonces, answer
 from busmesh.identity.renew import answer_renewal
 from busmesh.identity.store import Home
 from busmesh.names import SpiffeId, Subjects, token
@@ -31,6 +31,8 @@ class Authority:
         name: the authority's own name, the last part of its SPIFFE ID.
         lifetime_s: of the SVIDs of workloads; None: 1 h. Shorter limits what a stolen key is good for; longer
             outlives a longer absence of the authority.
+        rate: SVIDs a second that each desk issues at most, on average. Higher lets a large mesh start faster;
+            lower leaves more of the processor to others when somebody with a token goes wild.
         also: further actors to keep running, such as one that guards the policy log.
         rng: jitter.
 
@@ -47,6 +49,7 @@ class Authority:
         *,
         name: str = "authority",
         lifetime_s: float | None = None,
+        rate: float = RATE_PER_S,
         also: Sequence[Actor[Any]] = (),
         rng: Random | None = None,
     ) -> None:
@@ -61,9 +64,15 @@ class Authority:
         self._also = [*also]
         self._subscriptions: list[int] = []
         self.keeper = KeyKeeper(self._keys)
-        # An unproven enrolment costs one MAC; an unproven renewal may cost the check of a signature.
-        self.enrolments = Desk("enrol", bus, self._subjects, self._enrol, cheap=CHEAP | {Refusal.DENIED})
-        self.renewals = Desk("renew", bus, self._subjects, self._renew)
+        self.enrolments = Desk(
+            "enrol",
+            bus,
+            self._subjects,
+            self._enrol,
+            costs=ENROL_COSTS,
+            rate=rate,
+        )
+        self.renewals = Desk("renew", bus, self._subjects, self._renew, costs=RENEW_COSTS, rate=rate)
 
     def __repr__(self) -> str:
         return f"<Authority {self.id} {self.statistics()}>"

@@ -32,6 +32,6 @@ class TokenBucket:
         self._level -= 1
         return True
 
-    def give_back(self) -> None:
-        """Return a token that turned out not to be needed."""
-        self._level = min(self.burst, self._level + 1)
+    def give_back(self, tokens: float) -> None:
+        """Return what turned out not to be needed of a token that was taken."""
+        self._level = min(self.burst, self._level + tokens)
