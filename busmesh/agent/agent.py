@@ -32,7 +32,6 @@ from busmesh.bus.address import SubjectAddress
 from busmesh.bus.bus import Bus
 from busmesh.bus.policylog import PolicyLog
 from busmesh.errors import BusmeshError, UsageError
-from busmesh.identity.holder import Identity
 from busmesh.identity.jointoken import JoinToken
 from busmesh.identity.signed import seal_signed
 from busmesh.identity.store import AgentHome

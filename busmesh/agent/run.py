@@ -1,7 +1,7 @@
 """An agent in the foreground: ready line, signals, and the application as its child.
 
-SIGTERM drains and ends with 0; a second one ends at once. With an application command the agent starts it when
-itself ready, keeps outbound open until it has ended, and ends with its status.
+SIGTERM drains and ends with 0; a second one ends at once. With an application command the agent starts it
+when itself ready, keeps outbound open until it has ended, and ends with its status.
 """
 
 from __future__ import annotations

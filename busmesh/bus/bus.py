@@ -136,11 +136,12 @@ class Bus:
             return
         try:
             async with asyncio.timeout(patience):
-                while not await self._connect_once():
+                while not await self._connect_once():  # noqa: ASYNC110 - tries, not waits
                     await asyncio.sleep(self._rng.uniform(0.05, RECONNECT_MAX_S))
         except TimeoutError:
+            where = ", ".join(self.options.servers)
             raise BusUnavailable(
-                f"no answer from the bus at {', '.join(self.options.servers)}: {self._last_error or 'timeout'}",
+                f"no answer from the bus at {where}: {self._last_error or 'timeout'}",
                 code="BM3001",
                 hint="start one with `busmesh up`, or name it with --bus",
             ) from None

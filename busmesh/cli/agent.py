@@ -79,8 +79,8 @@ def run_command(
 ) -> int:
     """Run the agent that FILE defines; flag > environment > file > default.
 
-    With `-- COMMAND` the agent starts the application when it is ready itself, keeps outbound open until it has
-    ended, and ends with its status. One JSON line on stdout says when it is ready. SIGTERM drains.
+    With `-- COMMAND` the agent starts the application when it is ready itself, keeps outbound open until
+    it has ended, and ends with its status. One JSON line on stdout says when it is ready. SIGTERM drains.
 
     \b
     Examples:

@@ -146,7 +146,7 @@ async def _start(agent: Agent, bus: Bus) -> None:
         async with asyncio.timeout(START_S):
             await bus.connect(patience=PATIENCE_S)
             await agent.start()
-            while agent.readiness.awaited():
+            while agent.readiness.awaited():  # noqa: ASYNC110 - asked a few times, once
                 await asyncio.sleep(0.005)
     except TimeoutError:
         awaited = ", ".join(agent.readiness.awaited().values()) or "the authority to enrol with"

@@ -28,7 +28,8 @@ class RequestHead:
     Attributes:
         method: the method token, as sent.
         target: origin-form, path and query, beginning with ``/`` (or ``*`` for OPTIONS).
-        block: ``Name: value\\r\\n`` lines in the order and case in which they came, hop-by-hop ones taken out.
+        block: ``Name: value\\r\\n`` lines in the order and case in which they came, without the
+            hop-by-hop ones.
     """
 
     __slots__ = ("_headers", "_index", "block", "method", "target")

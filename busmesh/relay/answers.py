@@ -16,7 +16,8 @@ class Answer:
     Attributes:
         status: HTTP status code.
         flags: response flags as Envoy writes them: NR no route, UH no healthy upstream, UO overflow,
-            UF upstream failure, UT timeout, RL rate limited, RBAC denied, FI fault injected, DPE protocol error.
+            UF upstream failure, UT timeout, RL rate limited, RBAC denied, FI fault injected,
+            DPE protocol error.
         code: stable, machine-readable name of the error.
         message: what happened and, where there is one, what to do.
         service: the service that was called, if known.

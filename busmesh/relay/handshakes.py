@@ -49,7 +49,7 @@ def _unpack(message: bytes) -> tuple[bytes, bytes]:
         raise RemoteProtocolError("a handshake message of too many bytes", code="BM4301")
     try:
         fields: Any = msgpack.unpackb(message)
-    except Exception as error:  # msgpack raises a dozen kinds on hostile input
+    except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise RemoteProtocolError(
             f"a handshake message that cannot be read: {type(error).__name__}"
         ) from None
@@ -99,7 +99,7 @@ async def open_session(
 def _session_number(parameters: bytes) -> int:
     try:
         fields: Any = msgpack.unpackb(parameters[:256])
-    except Exception as error:  # as above
+    except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise RemoteProtocolError(f"session parameters that cannot be read: {type(error).__name__}") from None
     match fields:
         case {"session": int(number)} if 0 < number < 1 << 63:

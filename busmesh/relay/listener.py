@@ -1,7 +1,7 @@
 """The agent's HTTP/1.1 server: parses strictly, hands over whole requests, writes responses.
 
 A message is never copied through: it is taken apart here and written anew from its parts, so what two
-parsers might understand differently (RFC 9112 section 11.2) does not travel. Whatever is ambiguous is refused.
+parsers might understand differently (RFC 9112 section 11.2) does not travel. What is ambiguous is refused.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Request:
     def respond(
         self, status: int, reason: bytes, headers: bytes, body: bytes, declared: int | None = None
     ) -> None:
-        """Write the response. ``declared`` is the length that a HEAD or 304 response speaks of without sending it."""
+        """Write the response; ``declared`` is the length that a HEAD or 304 names without sending it."""
         self.connection.write_response(self, status, reason, headers, body, declared)
 
     def answer(self, answer: Answer) -> None:
@@ -503,7 +503,7 @@ class Listener:
         for connection in list(self.connections):
             connection.close_if_idle()
         until = time.monotonic() + grace
-        while self.connections and time.monotonic() < until:
+        while self.connections and time.monotonic() < until:  # noqa: ASYNC110 - at the very end only
             await asyncio.sleep(0.02)
         for connection in list(self.connections):
             if connection.transport is not None:

@@ -43,7 +43,9 @@ def test_an_outage_with_the_loss_of_the_store(tmp_path: Path, nats_server: NatsS
             assert time.monotonic() - back < 1.0, "no service within a second of the bus's return"
         # The log came back empty; the agents have given it their copy.
         eventually(
-            lambda: [row["revision"] for row in _lines(mesh.run("policy", "history", "-o", "json").stdout)] == [1],
+            lambda: (
+                [row["revision"] for row in _lines(mesh.run("policy", "history", "-o", "json").stdout)] == [1]
+            ),
             "the policy log is refilled",
         )
         assert client.page("/policies")["revision"] == 1

@@ -24,9 +24,7 @@ def kill(victim: Instance, what: str) -> None:
         victim.application.kill()
 
 
-async def load_with_a_kill(
-    client: Instance, victim: Instance, what: str, method: str
-) -> list[Result]:
+async def load_with_a_kill(client: Instance, victim: Instance, what: str, method: str) -> list[Result]:
     def make(number: int) -> dict[str, object]:
         # Some take a while, so that the kill meets requests at work, not only idle processes.
         path = "/?delay=0.05" if number % 5 == 0 else "/"
@@ -40,9 +38,7 @@ async def load_with_a_kill(
 
 @pytest.mark.parametrize("what", ["agent", "application"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_sigkill_of_one_of_three(
-    tmp_path: Path, nats_server: NatsServer, what: str, method: str
-) -> None:
+def test_sigkill_of_one_of_three(tmp_path: Path, nats_server: NatsServer, what: str, method: str) -> None:
     with Mesh(tmp_path, nats_server) as mesh:
         instances = [mesh.instance("orders", f"orders-{number}") for number in range(3)]
         client = mesh.agent("shopper", "shopper-0", "--upstreams", "orders")

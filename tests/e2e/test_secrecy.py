@@ -76,7 +76,7 @@ async def subscribe_to_all(url: str, stop: threading.Event, heard: list[bytes]) 
 
     await client.subscribe(">", cb=keep, pending_msgs_limit=-1, pending_bytes_limit=-1)
     await client.flush()
-    while not stop.is_set():
+    while not stop.is_set():  # noqa: ASYNC110 - an event of another thread
         await asyncio.sleep(0.02)
     await client.close()
 

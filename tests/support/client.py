@@ -1,4 +1,4 @@
-"""Load for tests: many small requests, one after the other or at a fixed rate, with everything written down."""
+"""Load for tests: many small requests, in turn or at a fixed rate, with everything written down."""
 
 from __future__ import annotations
 
@@ -41,14 +41,18 @@ class Caller:
         self._connection.request(method, path, body=body, headers=sent)
         answer = self._connection.getresponse()
         data = answer.read()
-        return answer.status, json.loads(data) if data else None, {k.lower(): v for k, v in answer.getheaders()}
+        return (
+            answer.status,
+            json.loads(data) if data else None,
+            {k.lower(): v for k, v in answer.getheaders()},
+        )
 
     def close(self) -> None:
         self._connection.close()
 
 
 def count_by(outbound: str, service: str, requests: int) -> Counter[str]:
-    """Send ``requests`` GETs and return how many each application answered; a failure counts as its status."""
+    """Send ``requests`` GETs and count who answered; a failure counts as its status."""
     caller = Caller(outbound, service)
     answered: Counter[str] = Counter()
     for _ in range(requests):

@@ -139,7 +139,9 @@ class Mesh:
             check=False,
         )
         if check and done.returncode:
-            raise AssertionError(f"busmesh {' '.join(args)} ended with {done.returncode}\n{done.stdout}{done.stderr}")
+            raise AssertionError(
+                f"busmesh {' '.join(args)} ended with {done.returncode}\n{done.stdout}{done.stderr}"
+            )
         return done
 
     def publish(self, *documents: str, options: tuple[str, ...] = ()) -> None:

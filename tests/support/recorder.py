@@ -1,7 +1,7 @@
 """An ordinary application as a process of its own, which writes down every request that it gets.
 
-``python -m tests.support.recorder --name orders-v1-0 --record FILE [--port N]`` prints one JSON ready line. Each
-request adds one JSON line to FILE before it is answered, so what an application has seen survives its SIGKILL.
+``python -m tests.support.recorder --name orders-v1-0 --record FILE [--port N]`` prints one JSON ready line.
+Each request adds one JSON line to FILE before it is answered, so what was seen survives a SIGKILL.
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ class _Handler(BaseHTTPRequestHandler):
             )
         if delay := parse_qs(parts.query).get("delay"):
             time.sleep(float(delay[0]))
-        said = {"name": self.server.name, "echo": body.decode("latin-1"), "headers": dict(self.headers.items())}
+        said = {
+            "name": self.server.name,
+            "echo": body.decode("latin-1"),
+            "headers": dict(self.headers.items()),
+        }
         payload = json.dumps(said).encode()
         self.send_response(200)
         self.send_header("content-type", "application/json")
