@@ -395,7 +395,7 @@ class Outbound:
     # -- time --------------------------------------------------------------------------------------
 
     def _tick(self, now: float) -> bool:
-        """Find what is late. Requests lie in the order in which they were sent: the young ones are skipped."""
+        """Find what is late. Requests lie in the order in which they were sent: young ones are skipped."""
         young = now - self._shortest
         late = []
         for stream, exchange in self._sent.items():
