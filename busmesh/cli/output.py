@@ -12,7 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 Row = Mapping[str, Any]
 WATCH_INTERVAL_S = 1.0
+_UNLIMITED = 100_000
 
 
 class Output(StrEnum):
@@ -45,6 +46,7 @@ class Column:
         value: the key of a row's field, or what makes the text of a row.
         wide: shown by ``-o wide`` only.
         right: aligned to the right, for numbers.
+        wrap: broken over lines on a narrow terminal, so that the others need not be cut.
         style: names a style of rich ("red", "dim") for the cell of a row.
     """
 
@@ -52,6 +54,7 @@ class Column:
     value: str | Callable[[Row], object]
     wide: bool = False
     right: bool = False
+    wrap: bool = False
     style: Callable[[Row], str] | None = None
 
     def text(self, row: Row) -> str:
@@ -152,7 +155,8 @@ def _table(rows: Sequence[Row], columns: Sequence[Column], output: Output) -> Ta
     shown = [column for column in columns if output is Output.WIDE or not column.wide]
     table = Table(box=None, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in shown:
-        table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True)
+        justify: Literal["right", "left"] = "right" if column.right else "left"
+        table.add_column(column.title, justify=justify, no_wrap=not column.wrap, overflow="fold")
     for row in rows:
         table.add_row(*(Text(c.text(row), style=c.style(row) if c.style else "") for c in shown))
     return table
@@ -163,7 +167,9 @@ def _print_table(rows: Sequence[Row], columns: Sequence[Column], output: Output)
     if console.is_terminal:
         console.print(table)
         return
-    console.width = max(80, console.measure(table).maximum)  # nothing is cut where nobody looks
+    # Nothing is cut where nobody looks; measuring stops at the width that the console seems to have.
+    console.width = _UNLIMITED
+    console.width = max(80, console.measure(table).maximum)
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():

@@ -34,7 +34,7 @@ STATUS_COLUMNS = (
     Column("REVISION", "revision", right=True),
     Column("STATE", "state", style=lambda row: _STYLES[row["state"]]),
     Column("AGE", lambda row: age(row["age_s"]), right=True),
-    Column("REASON", "reason"),
+    Column("REASON", "reason", wrap=True),
 )
 _LIST_COLUMNS = (
     Column("KIND", "kind"),
@@ -49,10 +49,10 @@ _HISTORY_COLUMNS = (
     Column("REVISION", "revision", right=True),
     Column("TIME", "time"),
     Column("AUTHOR", "author"),
-    Column("PUT", lambda row: ", ".join(row["put"])),
-    Column("REMOVED", lambda row: ", ".join(row["removed"])),
-    Column("REASON", "reason"),
     Column("DIGEST", lambda row: row["digest"][:_DIGEST]),
+    Column("PUT", lambda row: ", ".join(row["put"]), wrap=True),
+    Column("REMOVED", lambda row: ", ".join(row["removed"]), wrap=True),
+    Column("REASON", "reason", wrap=True),
 )
 
 
