@@ -117,6 +117,7 @@ def test_all_is_said_when_each_expected_agent_spoke(ca: CertificateAuthority) ->
     assert refused is not None
     assert (refused.revision, refused.code) == (1, "BM1205")
     assert hall.heard.told(member("c")) == member("c")
+    assert len(hall.heard.applied | hall.heard.rejected.keys()) == 2  # strangers take no memory
 
 
 def test_applied_counts_only_for_the_very_set(ca: CertificateAuthority) -> None:

@@ -116,6 +116,14 @@ def test_what_cannot_be_read_is_counted_and_left_out(message: bytes) -> None:
     assert numbers.dropped == 1
 
 
+def test_more_failures_than_requests_are_not_believed() -> None:
+    numbers = Numbers()
+    entry = {"reporter": "source", "destination_service": "orders", "count": 2, "failed": 7}
+    message = json.dumps({"elapsed_s": 1, "requests": [entry]}).encode()
+    numbers.hear(f"{ROOT}.default.web.web-0".encode(), b"", message, b"")
+    assert numbers.service(ORDERS).success == 0
+
+
 @given(
     subject=st.one_of(st.binary(max_size=60), st.just(f"{ROOT}.default.orders.orders-0".encode())),
     message=st.recursive(

@@ -57,6 +57,7 @@ def member(revision: int, digest: str | None = None, refused: int = 0, instance:
         (member(1, refused=2), Sync.REJECTED, 200, "BM1205 unknown kind"),
         # An old refusal is history, and one of what was never published is about junk on the bus.
         (member(3, refused=2), Sync.SYNCED, 100, ""),
+        (member(2, refused=1), Sync.STALE, 100, "1 behind revision 3"),
         (member(3, refused=4), Sync.SYNCED, 100, ""),
         (member(2, refused=4), Sync.STALE, 100, "1 behind revision 3"),
     ],
