@@ -14,6 +14,7 @@ import click
 
 from busmesh.cli import policyfiles, policyviews
 from busmesh.cli.context import Context, context_options, run
+from busmesh.cli.figures import counted
 from busmesh.cli.logs import log_option
 from busmesh.cli.operator import desk, in_seconds, operator_option, operator_svid
 from busmesh.cli.output import Output, output_option, show
@@ -189,7 +190,8 @@ def _tell_outcome(outcome: Outcome, agents: int, wait: float, output: Output, *,
         if shown:
             show(shown, STATUS_COLUMNS, output)
     if outcome.dropped:
-        click.echo(f"warning: {outcome.dropped} acknowledgements proved nothing and were ignored", err=True)
+        what = counted(outcome.dropped, "acknowledgement", "acknowledgements")
+        click.echo(f"warning: left out {what} without proof of who gave it", err=True)
     if trouble:
         raise BusmeshError(
             f"revision {revision.number} is published, but {len(trouble)} of {agents} agents do not have it",
@@ -219,7 +221,7 @@ def _sentence(revision: Revision, agents: int, wait: float, outcome: Outcome) ->
     if not agents:
         return f"{head}; no agent is there yet"
     if wait <= 0:
-        return f"{head}; {agents} agents were told"
+        return f"{head}; {counted(agents, 'agent was', 'agents were')} told"
     have = agents - len(outcome.trouble)
     return f"{head}; {have} of {agents} agents have it after {outcome.waited * 1000:.0f} ms"
 

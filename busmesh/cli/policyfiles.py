@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from busmesh.cli.context import Context, context_options, run
+from busmesh.cli.figures import counted
 from busmesh.cli.logs import log_option
 from busmesh.cli.operator import desk
 from busmesh.cli.output import Output, output_option, show
@@ -48,7 +49,7 @@ def validate(files: tuple[str, ...], live: bool, output: Output, context: Contex
         return InvalidDocuments.exit_status if any(f.level == "error" for f in findings) else 0
     refuse_errors(findings)
     tell_findings(findings)
-    click.echo(f"{count} {'document is' if count == 1 else 'documents are'} valid")
+    click.echo(f"{counted(count, 'document is', 'documents are')} valid")
     return 0
 
 

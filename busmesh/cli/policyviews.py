@@ -11,7 +11,7 @@ import click
 
 from busmesh.bus.policylog import LogUnavailable, PolicyLog
 from busmesh.cli.context import Context, context_options, run
-from busmesh.cli.figures import age, rfc3339
+from busmesh.cli.figures import age, counted, rfc3339
 from busmesh.cli.logs import log_option
 from busmesh.cli.operator import Desk, desk
 from busmesh.cli.output import Column, Output, Row, output_option, show, show_again, watch_option
@@ -222,8 +222,9 @@ def tell_passed(log: History) -> None:
     """Warn of entries in the log that count for nothing."""
     if log.passed:
         first = log.passed[0]
-        count = f"{len(log.passed)} entries of the policy log count for nothing; the first"
-        click.echo(f"warning: {count}, {first.sequence}: {printable(first.reason)}", err=True)
+        what = counted(len(log.passed), "entry counts", "entries count")
+        reason = f"the first is number {first.sequence}: {printable(first.reason)}"
+        click.echo(f"warning: {what} for nothing in the policy log; {reason}", err=True)
 
 
 COMMANDS: tuple[click.Command, ...] = (list_command, get, history, status)

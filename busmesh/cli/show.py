@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from busmesh.cli.context import Context, context_options, run
-from busmesh.cli.figures import age, milliseconds, percent, rate
+from busmesh.cli.figures import age, counted, milliseconds, percent, rate
 from busmesh.cli.logs import log_option
 from busmesh.cli.operator import Desk, desk
 from busmesh.cli.output import Column, Output, Row, output_option, show, show_again, watch_option
@@ -145,5 +145,8 @@ async def _look(
 async def _survey(place: Desk, *, metrics: bool) -> tuple[RollCall, Numbers]:
     roll, numbers = await survey(place.bus, place.subjects, place.verifier, metrics=metrics)
     if roll.dropped:
-        click.echo(f"warning: {roll.dropped} answers proved nothing and were left out", err=True)
+        click.echo(
+            f"warning: left out {counted(roll.dropped, 'answer', 'answers')} without proof of who gave it",
+            err=True,
+        )
     return roll, numbers
