@@ -145,7 +145,7 @@ def _default() -> Output:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, emoji=False)  # honours NO_COLOR by itself
+    return Console()  # honours NO_COLOR by itself
 
 
 def _table(rows: Sequence[Row], columns: Sequence[Column], output: Output) -> Table:

@@ -206,7 +206,7 @@ def test_a_reader_that_goes_away_is_no_error(size: int) -> None:
     """Small output breaks at the flush at the end, large output in the middle."""
     code = (
         "import sys, types, click; from busmesh.cli.main import COMMANDS, Entry, main;"
-        f"print_much = click.Command('much', callback=lambda: click.echo('x' * {size}));"
+        f"print_much = click.Command('much', callback=lambda: print('x' * {size}));"
         "sys.modules['m'] = types.SimpleNamespace(c=print_much);"
         "COMMANDS['much'] = Entry('m:c', 'Look', '');"
         "sys.exit(main(['much']))"

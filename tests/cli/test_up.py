@@ -146,6 +146,16 @@ def test_everything_is_kept_for_the_next_up(busmesh: Start, busmesh_home: Path) 
     assert Home(busmesh_home).operators() == operators
 
 
+def test_the_context_follows_the_bus(busmesh: Start, busmesh_home: Path) -> None:
+    urls = []
+    for _ in range(2):
+        up = busmesh("up", "--port", "0")
+        urls.append(up.ready()["bus"])
+        assert Home(busmesh_home).context().bus == urls[-1]
+        assert up.terminate() == 0
+    assert urls[0] != urls[1]
+
+
 @needs_proc
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_it_with_0_and_leaves_nothing_behind(
