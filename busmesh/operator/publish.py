@@ -64,7 +64,7 @@ class Outcome:
     Attributes:
         revision: as published.
         statuses: of every agent that was there before; empty if nobody waited for them.
-        waited: seconds from storing the revision to the last acknowledgement, or until patience ended.
+        waited: seconds from sending the revision to the last acknowledgement, or until patience ended.
         dropped: acknowledgements that proved nothing.
     """
 
@@ -205,12 +205,12 @@ class Publisher:
         members = view.roll.members
         await self._log.ensure()
         async with listening(self._bus, self._subjects, self._verifier, revision, members) as heard:
+            sent = time.monotonic()
             await self._log.append(entry, view.history.sequence + 1)
-            stored = time.monotonic()
             if wait <= 0:
                 return Outcome(revision)
             await heard.wait(wait)
-            waited = time.monotonic() - stored
+            waited = time.monotonic() - sent
         found = await self._statuses(view, revision, heard)
         return Outcome(revision, found, waited, heard.dropped)
 
