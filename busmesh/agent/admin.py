@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from busmesh.relay.answers import Answer, reason_of
-from busmesh.relay.listener import Limits, Listener, Request
+from busmesh.relay.listener import Listener, Request
+from busmesh.relay.parsing import Limits
 
 _LIMITS = Limits(body=64 * 1024, connections=64, idle_timeout=60.0)
 

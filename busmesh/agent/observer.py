@@ -11,8 +11,8 @@ import time
 from busmesh.decide.headers import HeaderOps
 from busmesh.members.announcement import Announcement
 from busmesh.names import SpiffeId
+from busmesh.relay.exchange import Exchange
 from busmesh.relay.inbound import Work
-from busmesh.relay.outbound import Exchange
 from busmesh.telemetry.access import AccessLog
 from busmesh.telemetry.metrics import Registry
 from busmesh.telemetry.series import RequestMetrics

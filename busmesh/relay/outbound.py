@@ -12,27 +12,24 @@ import time
 from collections import deque
 from collections.abc import Callable
 from random import Random
-from typing import Protocol
 
 from busmesh.bus.bus import Bus, is_no_responders
 from busmesh.decide.retry import Outcome, may_retry
-from busmesh.decide.route import Rule, Target, choose_rule
+from busmesh.decide.route import choose_rule
 from busmesh.errors import RemoteProtocolError
 from busmesh.names import ServiceName, service_of_authority
 from busmesh.policy.snapshot import Snapshot
 from busmesh.relay.answers import Answer
+from busmesh.relay.exchange import Exchange, Observer
 from busmesh.relay.listener import Request
 from busmesh.relay.ticker import Ticker
 from busmesh.relay.upstream import Endpoint, Upstreams
-from busmesh.telemetry.spans import Span, Trace
 from busmesh.wire.frame import OVERHEAD, FrameError, Kind, Session, read_header
 from busmesh.wire.http import decode_refusal, decode_response, encode_request
 from busmesh.wire.probe import ProbeState, decode_probe_result, encode_probe
 
 log = logging.getLogger(__name__)
 
-#: Envoy's default for a route without a timeout.
-DEFAULT_TIMEOUT_S = 15.0
 #: An answer slower than this makes the agent ask what became of the request.
 PROBE_AFTER_S = 0.1
 PROBE_EVERY_S = 0.25
@@ -43,65 +40,6 @@ TICK_S = 0.01
 PATIENCE_S = 3.0
 MAX_WAITING = 1024
 MAX_SERVICES = 2048
-
-
-class Exchange:
-    """One request of the application, through all its tries."""
-
-    __slots__ = (
-        "counter",
-        "deadline",
-        "endpoint",
-        "request",
-        "rule",
-        "sent_at",
-        "service",
-        "session",
-        "span",
-        "started",
-        "stream",
-        "target",
-        "trace",
-        "traceparent",
-        "tried",
-    )
-
-    def __init__(
-        self, request: Request, service: ServiceName, rule: Rule, target: Target, started: float
-    ) -> None:
-        self.request = request
-        self.service = service
-        self.rule = rule
-        self.target = target
-        self.started = started
-        self.deadline = started + (rule.timeout or DEFAULT_TIMEOUT_S)
-        self.endpoint: Endpoint | None = None
-        #: The one that this try was sealed in; the endpoint may have a newer one when the answer comes.
-        self.session: Session | None = None
-        self.tried: list[Endpoint] = []
-        self.stream = 0
-        self.counter = 0
-        self.sent_at = 0.0
-        self.traceparent = b""
-        self.trace: Trace | bytes | None = None
-        self.span: Span | None = None
-
-    @property
-    def instance(self) -> str:
-        return self.endpoint.instance if self.endpoint is not None else ""
-
-
-class Observer(Protocol):
-    """Who hears of each finished try and request: telemetry."""
-
-    def begin_try(self, exchange: Exchange) -> None:
-        """Set ``exchange.traceparent`` for this try."""
-
-    def end_try(self, exchange: Exchange, status: int, flags: str) -> None:
-        """Hear that a try ended; ``flags`` is empty for an application's own response."""
-
-    def end_request(self, exchange: Exchange, status: int, flags: str, size: int) -> None:
-        """Hear that the application was answered."""
 
 
 class Outbound:

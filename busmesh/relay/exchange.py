@@ -1,0 +1,74 @@
+"""One request of the application, through all its tries, and who hears of each."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from busmesh.decide.route import Rule, Target
+from busmesh.names import ServiceName
+from busmesh.relay.listener import Request
+from busmesh.relay.upstream import Endpoint
+from busmesh.telemetry.spans import Span, Trace
+from busmesh.wire.frame import Session
+
+#: Envoy's default for a route without a timeout.
+DEFAULT_TIMEOUT_S = 15.0
+
+
+class Exchange:
+    """One request of the application, through all its tries."""
+
+    __slots__ = (
+        "counter",
+        "deadline",
+        "endpoint",
+        "request",
+        "rule",
+        "sent_at",
+        "service",
+        "session",
+        "span",
+        "started",
+        "stream",
+        "target",
+        "trace",
+        "traceparent",
+        "tried",
+    )
+
+    def __init__(
+        self, request: Request, service: ServiceName, rule: Rule, target: Target, started: float
+    ) -> None:
+        self.request = request
+        self.service = service
+        self.rule = rule
+        self.target = target
+        self.started = started
+        self.deadline = started + (rule.timeout or DEFAULT_TIMEOUT_S)
+        self.endpoint: Endpoint | None = None
+        #: The one that this try was sealed in; the endpoint may have a newer one when the answer comes.
+        self.session: Session | None = None
+        self.tried: list[Endpoint] = []
+        self.stream = 0
+        self.counter = 0
+        self.sent_at = 0.0
+        self.traceparent = b""
+        self.trace: Trace | bytes | None = None
+        self.span: Span | None = None
+
+    @property
+    def instance(self) -> str:
+        return self.endpoint.instance if self.endpoint is not None else ""
+
+
+class Observer(Protocol):
+    """Who hears of each finished try and request: telemetry."""
+
+    def begin_try(self, exchange: Exchange) -> None:
+        """Set ``exchange.traceparent`` for this try."""
+
+    def end_try(self, exchange: Exchange, status: int, flags: str) -> None:
+        """Hear that a try ended; ``flags`` is empty for an application's own response."""
+
+    def end_request(self, exchange: Exchange, status: int, flags: str, size: int) -> None:
+        """Hear that the application was answered."""
