@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from busmesh.actors.supervisor import Supervisor
 from busmesh.authority.desk import ENROL_COSTS, RATE_PER_S, RENEW_COSTS, Desk
 from busmesh.authority.keys import KeyKeeper, Keys
 from busmesh.bus.bus import Bus
+from busmesh.errors import BusUnavailable
 from busmesh.identity.enrol import Answer, SeenNonces, answer
 from busmesh.identity.renew import answer_renewal
 from busmesh.identity.store import Home
@@ -87,6 +89,8 @@ class Authority:
             (self._subjects.renew, self.renewals),
         ):
             self._subscriptions.append(await self._bus.subscribe(subject, desk.on_message))
+        with contextlib.suppress(BusUnavailable):  # a bus that comes back gets the subscriptions then
+            await self._bus.round_trip()  # by the time of the answer the server has them
         log.info("%s answers on the bus", self.id)
 
     async def stop(self) -> None:

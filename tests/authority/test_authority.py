@@ -59,11 +59,16 @@ async def running(server: NatsServer, home: Home, **options: object) -> AsyncIte
     async with connected(server, "authority") as own, connected(server, "newcomer") as bus:
         authority = Authority(own, home, "local", name="here", **options)  # type: ignore[arg-type]  # passed on
         await authority.start()
-        await own.round_trip()  # its subscriptions have reached the server
+        await eventually(lambda: listens(server, SUBJECTS.enrol) and listens(server, SUBJECTS.renew))
         try:
             yield authority, bus
         finally:
             await authority.stop()
+
+
+def listens(server: NatsServer, subject: str) -> bool:
+    found = server.monitor(f"subsz?subs=1&test={subject}")
+    return bool(found.get("subscriptions_list"))
 
 
 async def enrol(bus: Bus, token: JoinToken, wanted: SpiffeId = ORDERS) -> tuple[Svid, TrustBundle]:

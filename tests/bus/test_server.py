@@ -105,7 +105,9 @@ def test_a_frozen_child_is_ended_all_the_same(tmp_path: Path) -> None:
         child = await Child.start(["sleep", "60"], output=log)
         os.close(log)
         os.kill(child.pid, signal.SIGSTOP)
-        await child.end(patience=0.05)
+        await asyncio.to_thread(os.waitid, os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+        async with asyncio.timeout(10):
+            await child.end(patience=0.05)
         assert child.status == -signal.SIGKILL
 
     asyncio.run(main())
