@@ -13,13 +13,14 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from random import Random
 
 from busmesh.actors.actor import Actor, Address
 from busmesh.agent.policystore import PolicyStore
 from busmesh.bus.bus import Bus
 from busmesh.bus.policylog import LogUnavailable, PolicyLog, RevisionConflict
-from busmesh.errors import BusmeshError
+from busmesh.errors import BusmeshError, InvalidDocument
 from busmesh.identity.holder import Identity
 from busmesh.identity.revisions import open_revision
 from busmesh.members.acknowledgement import Acknowledgement
@@ -31,6 +32,17 @@ log = logging.getLogger(__name__)
 
 #: A published revision reaches an agent live; this is for one that was missed in every other way.
 REREAD_S = 30.0
+#: Agents that give back a lost log at once get into each other's way a few times.
+REFILL_TRIES = 5
+
+
+class Taken(Enum):
+    """What became of an entry."""
+
+    YES = "in force"
+    REFUSED = "refused, and said so"
+    NOT_NEXT = "does not follow from what is held"
+    PASSED_OVER = "no revision, or one that is held"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +101,9 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         self._acknowledge = acknowledge
         self._rng = rng
         self._entries: list[bytes] = []
+        self._sequence = 0  # of the last entry of the log that was read
+        self._matched = 0  # how many of our entries the log is known to hold
+        self.forged = 0
         self._made_ms = 0  # when the revision in force was made
         self.set: PolicySet = EMPTY
         self.snapshot = compile_set(EMPTY, caller, rng=rng)
@@ -100,7 +115,7 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
     def load(self) -> None:
         """Begin with what is on disk."""
         for entry in self._store.read():
-            if not self._take(entry):
+            if self._take(entry) is not Taken.YES:
                 log.warning(
                     "the policies on disk end at revision %d; the rest comes from the bus", self.set.number
                 )
@@ -118,7 +133,7 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
     async def receive(self, message: Published | SeenElsewhere | Synchronise) -> None:
         match message:
             case Published(entry):
-                if not self._next_is(entry) or not self._take(entry, store=True):
+                if self._take(entry, store=True) is Taken.NOT_NEXT:
                     await self._synchronise()
             case SeenElsewhere(revision):
                 if revision > self.set.number:
@@ -127,78 +142,85 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
                 await self._synchronise()
 
     async def _synchronise(self) -> None:
+        """Read what is new in the log, and give back what it lacks."""
         if not self._bus.connected:
             return
         try:
-            last = await self._log.last()
-            if last < self.set.number:
+            await self._read_on()
+            for _ in range(REFILL_TRIES):
+                if self._matched == len(self._entries):
+                    break
                 await self._refill()
-                last = await self._log.last()
-            if last > self.set.number:
-                for _, entry in await self._log.read(self.set.number):
-                    if not self._take(entry, store=True):
-                        break
+                await self._read_on()
         except LogUnavailable as error:
             self.problem = str(error)
             log.warning("policies: %s", error)
-            # An agent with policies on disk can do without the log; so can a mesh that has no JetStream yet.
+            # An agent with policies on disk can do without the log for a while.
             self.synchronised = self.synchronised or self.set.number > 0
             return
         self.problem = ""
         self.synchronised = True
 
+    async def _read_on(self) -> None:
+        """Go through the log from where we stopped; from its beginning if it is another one.
+
+        Anybody with a login can append to the stream, so what is no revision is passed over.
+        """
+        if await self._log.last() < self._sequence:
+            self._sequence = self._matched = 0
+        for sequence, entry in await self._log.read(self._sequence):
+            self._sequence = sequence
+            if self._matched < len(self._entries) and entry == self._entries[self._matched]:
+                self._matched += 1
+            elif self._take(entry, store=True) is Taken.YES:
+                self._matched = len(self._entries)
+
     async def _refill(self) -> None:
-        """The log lost revisions that we hold: a new store, most likely. Give them back."""
+        """The log lacks revisions that we hold: its store was lost, most likely. Give them back."""
         # A random while, so that one of many agents does the work and the others find it done.
         await asyncio.sleep(self._rng.uniform(0.0, 0.2))
-        last = await self._log.last()
-        missing = self._entries[last:]
+        await self._read_on()
+        missing = self._entries[self._matched :]
         if not missing:
             return
-        log.warning("the policy log ends at revision %d; giving back up to %d", last, self.set.number)
+        log.warning("the policy log lacks %d revisions; giving them back", len(missing))
         await self._log.ensure()
-        for number, entry in enumerate(missing, start=last + 1):
+        for sequence, entry in enumerate(missing, start=self._sequence + 1):
             try:
-                await self._log.append(entry, number)
+                await self._log.append(entry, sequence)
             except RevisionConflict:  # another agent is doing it
                 return
 
-    def _next_is(self, entry: bytes) -> bool:
+    def _take(self, entry: bytes, *, store: bool = False) -> Taken:
+        """Fold one entry and put it in force; anything but YES changed nothing."""
+        now, verifier = time.time(), self._identity.verifier
         try:
-            revision, _ = open_revision(entry, self._identity.verifier, time.time())
+            revision, author = open_revision(entry, verifier, now, previous_ms=self._made_ms)
+        except InvalidDocument as error:  # by an operator, in words that this version does not know
+            self._refuse(self.set.number + 1, error)
+            return Taken.REFUSED
         except BusmeshError as error:
-            log.warning("a revision was refused: %s", error)
-            return True  # nothing to fetch: _take will refuse it again and say so
-        return revision.number == self.set.number + 1
-
-    def _take(self, entry: bytes, *, store: bool = False) -> bool:
-        """Fold one entry and put it in force; False if it is refused, and then nothing changed."""
-        number = self.set.number + 1
+            self.forged += 1
+            log.info("an entry of the policy log counts for nothing: %s", error)
+            return Taken.PASSED_OVER
         try:
-            revision, author = open_revision(
-                entry, self._identity.verifier, time.time(), previous_ms=self._made_ms
-            )
-            number = revision.number
             after = fold(self.set, revision)
-            snapshot = compile_set(after, self._caller, rng=self._rng)
         except RevisionRefused as error:
-            if error.cause != "stale":
-                self._refuse(number, error)
-            return error.cause == "stale"
+            return Taken.PASSED_OVER if error.cause == "stale" else Taken.NOT_NEXT
+        try:
+            snapshot = compile_set(after, self._caller, rng=self._rng)
         except BusmeshError as error:
-            self._refuse(number, error)
-            return False
+            self._refuse(revision.number, error)
+            return Taken.REFUSED
         self.set, self.snapshot, self.refused = after, snapshot, None
         self._made_ms = revision.time_ms
         self._entries.append(entry)
         if store:
             self._store.append(entry)
-            log.info(
-                "revision %d by %s is in force: %s", revision.number, author, revision.reason or "no reason"
-            )
+            log.info("revision %d by %s is in force: %s", revision.number, author, revision.reason)
         self._apply(snapshot)
         self._acknowledge.tell(Acknowledgement(revision=after.number, digest=after.digest, state="applied"))
-        return True
+        return Taken.YES
 
     def _refuse(self, number: int, error: BusmeshError) -> None:
         refusal = Acknowledgement(

@@ -1,8 +1,9 @@
-"""The policy log: an append-only JetStream stream whose sequence number *is* the revision number.
+"""The policy log: an append-only JetStream stream of signed revisions.
 
 Appending states the sequence expected, so of two operators publishing at once one wins and the other is told.
-The stream is never the only copy: every agent keeps the log on disk, and :meth:`PolicyLog.restore` refills an
-empty stream from it, entry by entry, with the same numbers.
+Whoever may publish at all can append junk; readers pass over it, so a sequence says nothing about a
+revision's number. The stream is never the only copy: every agent keeps the revisions on disk and gives them
+back when the stream has lost them.
 """
 
 from __future__ import annotations
@@ -101,8 +102,8 @@ class PolicyLog:
             after += 1
         return entries
 
-    async def append(self, entry: bytes, number: int) -> None:
-        """Append the entry that must become revision ``number``.
+    async def append(self, entry: bytes, sequence: int) -> None:
+        """Append ``entry`` as the one of this ``sequence``.
 
         Raises:
             RevisionConflict: the log has another length.
@@ -110,7 +111,10 @@ class PolicyLog:
         """
         try:
             answer = await self._bus.request(
-                self._subject, entry, timeout=3.0, headers={"Nats-Expected-Last-Sequence": str(number - 1)}
+                self._subject,
+                entry,
+                timeout=3.0,
+                headers={"Nats-Expected-Last-Sequence": str(sequence - 1)},
             )
         except BusUnavailable as error:
             raise LogUnavailable(f"the revision was not stored: {error.message}", code="BM3102") from None
@@ -118,25 +122,11 @@ class PolicyLog:
         if "error" in result:
             if result["error"].get("err_code") in _WRONG_SEQUENCE:
                 raise RevisionConflict(
-                    f"revision {number} was published by somebody else a moment ago",
-                    code="BM2203",
+                    "somebody else published a moment ago",
+                    code="BM3104",
                     hint="look at `busmesh policy history` and publish again",
                 )
             raise _refused(result)
-
-    async def restore(self, entries: list[bytes]) -> bool:
-        """Refill an empty log with ``entries``, the first of which is revision 1.
-
-        Returns:
-            False if somebody else is refilling it; then there is nothing left to do.
-        """
-        await self.ensure()
-        for number, entry in enumerate(entries, start=1):
-            try:
-                await self.append(entry, number)
-            except RevisionConflict:
-                return False
-        return True
 
 
 def _json(message: Message) -> dict[str, Any]:
