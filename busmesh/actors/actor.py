@@ -135,12 +135,14 @@ class Actor(Generic[M]):
         await self.started()
         due = loop.time() + self.interval if self.interval is not None else None
         while True:
+            # Asked here as well: a mailbox that is never empty must not keep the time from passing.
+            if due is not None and loop.time() >= due:
+                await self.tick()
+                due = loop.time() + (self.interval or 0)
             try:
                 async with asyncio.timeout_at(due):
                     item = await self.mailbox._next()
             except TimeoutError:
-                await self.tick()
-                due = loop.time() + (self.interval or 0)
                 continue
             if isinstance(item, _Question):
                 await self._answer(item)

@@ -186,7 +186,7 @@ class Bus:
             return False
         self._client = client
         for subscription in self._subscriptions.values():
-            subscription.sid = await client.attach(subscription.subject, subscription.handler)
+            subscription.sid = client.attach(subscription.subject, subscription.handler)
         self._stand()
         return True
 
@@ -346,13 +346,13 @@ class Bus:
         number = next(self._numbers)
         subscription = self._subscriptions[number] = _Subscription(subject, handler)
         if self._client is not None and self.connected:
-            subscription.sid = await self._client.attach(subject, handler)
+            subscription.sid = self._client.attach(subject, handler)
         return number
 
     async def unsubscribe(self, number: int) -> None:
         subscription = self._subscriptions.pop(number, None)
         if subscription is not None and subscription.sid is not None and self._client is not None:
-            await self._client.detach(subscription.sid)
+            self._client.detach(subscription.sid)
 
     # -- asking ----------------------------------------------------------------------------------
 

@@ -112,24 +112,26 @@ class Client(NatsClient):
 
     # -- subscribing -----------------------------------------------------------------------------
 
-    async def attach(self, subject: str, handler: Handler) -> int:
+    def attach(self, subject: str, handler: Handler) -> int:
         """Subscribe ``handler``; nats-py replays the subscription after each reconnect.
+
+        It goes out in order with what :meth:`send` takes, so an answer to a question asked next finds it there.
 
         Returns:
             The subscription id, for :meth:`detach`.
         """
         self._sid += 1
         sid = self._sid
-        subscription = Subscription(self, sid, subject)
-        self._subs[sid] = subscription
+        self._subs[sid] = Subscription(self, sid, subject)
         self._handlers[sid] = handler
-        await self._send_subscribe(subscription)
+        if self.is_connected:
+            self.send(b"SUB %b  %d\r\n" % (subject.encode(), sid))
         return sid
 
-    async def detach(self, sid: int) -> None:
+    def detach(self, sid: int) -> None:
         self._handlers.pop(sid, None)
         if self._subs.pop(sid, None) is not None and self.is_connected:
-            await self._send_unsubscribe(sid)
+            self.send(b"UNSUB %d\r\n" % sid)
 
     # -- writing ---------------------------------------------------------------------------------
 

@@ -141,8 +141,9 @@ def _json(message: Message) -> dict[str, Any]:
 
 def _entry(answer: dict[str, Any]) -> bytes:
     try:
-        return base64.b64decode(answer["message"]["data"], validate=True)
-    except (KeyError, TypeError, binascii.Error):
+        # An entry without a byte comes without the field.
+        return base64.b64decode(answer["message"].get("data", ""), validate=True)
+    except (KeyError, TypeError, AttributeError, binascii.Error):
         raise LogUnavailable("JetStream answered with a message that cannot be read", code="BM3103") from None
 
 
