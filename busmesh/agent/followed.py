@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from busmesh.actors.actor import Actor
-from busmesh.bus.bus import Bus, is_no_responders
+from busmesh.bus.bus import Bus
+from busmesh.bus.messages import is_no_responders
 from busmesh.errors import BusmeshError
 from busmesh.identity.holder import Identity
 from busmesh.identity.signed import open_signed

@@ -12,16 +12,16 @@ import contextlib
 import logging
 import random
 import secrets
-import ssl
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from nats import errors as nats_errors
 from nats.aio.client import Server
 
 from busmesh.bus.client import Client, Handler
+from busmesh.bus.messages import Message, Waiting, parse_headers
+from busmesh.bus.options import BusOptions
 from busmesh.errors import BusUnavailable, Denied, UsageError
 
 log = logging.getLogger(__name__)
@@ -31,73 +31,12 @@ log = logging.getLogger(__name__)
 RECONNECT_FIRST_S = 0.1
 RECONNECT_MAX_S = 0.5
 WATCHDOG_INTERVAL_S = 1.0
-WATCHDOG_TIMEOUT_S = 0.9
+WATCHDOG_TIMEOUT_S = 0.8
 WATCHDOG_MISSES = 2
 
 
-@dataclass(frozen=True, slots=True)
-class BusOptions:
-    """Where the bus is and how to log in.
-
-    Attributes:
-        servers: NATS URLs; any of them will do.
-        name: shown by ``nats server report connections``.
-        inbox_prefix: prefix of this client's own inboxes, never shared.
-        credentials: a NATS ``.creds`` file.
-        nkey: a file with an nkey seed.
-        tls_ca: PEM file with the authorities that sign the servers' certificates.
-    """
-
-    servers: tuple[str, ...]
-    name: str
-    inbox_prefix: str
-    credentials: Path | None = None
-    nkey: Path | None = None
-    tls_ca: Path | None = None
-
-    def ssl_context(self) -> ssl.SSLContext | None:
-        if self.tls_ca is None:
-            return None
-        return ssl.create_default_context(cafile=str(self.tls_ca))
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message: subject and reply as text, payload, and the header block if it has one."""
-
-    subject: str
-    payload: bytes
-    reply: str = ""
-    headers: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def data(self) -> bytes:
-        """nats-py's name for the payload; its JetStream code reads answers through it."""
-        return self.payload
-
-    @property
-    def header(self) -> dict[str, str]:
-        return self.headers
-
-
-def is_no_responders(headers: bytes) -> bool:
-    """Say whether a header block is the server's "nobody listens to what you published"."""
-    return headers.startswith(b"NATS/1.0 503")
-
-
-def parse_headers(block: bytes) -> dict[str, str]:
-    """Read a NATS header block leniently: what is malformed is left out, nothing is raised."""
-    lines = block.split(b"\r\n")
-    found: dict[str, str] = {}
-    status = lines[0][len(b"NATS/1.0") :].strip().decode("utf-8", "replace")
-    if status:
-        code, _, description = status.partition(" ")
-        found["Status"], found["Description"] = code, description
-    for line in lines[1:]:
-        name, colon, value = line.partition(b":")
-        if colon:
-            found[name.strip().decode("utf-8", "replace")] = value.strip().decode("utf-8", "replace")
-    return found
+class _LoginRefused(Exception):
+    """The server said that it does not know this login."""
 
 
 class Bus:
@@ -112,7 +51,7 @@ class Bus:
         self._client: Client | None = None
         self._subscriptions: dict[int, _Subscription] = {}
         self._numbers = iter(range(1, 1 << 62))
-        self._waiting: dict[bytes, _Waiting] = {}
+        self._waiting: dict[bytes, Waiting] = {}
         self._watchers: list[Callable[[bool], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -149,22 +88,28 @@ class Bus:
         self._own(self._watch())
 
     async def _connect_once(self) -> bool:
-        client = Client(self._on_state)
-        options: dict[str, Any] = {}
-        if self.options.credentials:
-            options["user_credentials"] = str(self.options.credentials)
-        if self.options.nkey:
-            options["nkeys_seed"] = str(self.options.nkey)
-        if (tls := self.options.ssl_context()) is not None:
-            options["tls"] = tls
+        client = Client(lambda standing: self._on_state(standing) if self._client is client else None)
+
+        # What a client that was given up still has to say concerns nobody.
+        async def reconnected() -> None:
+            if self._client is client:
+                self._on_reconnected()
+
+        async def closed() -> None:
+            if self._client is client:
+                self._on_closed()
+
+        async def failed(error: Exception) -> None:
+            self._on_error(error)
+            if self._client is not client and "authorization" in str(error).lower():
+                raise _LoginRefused(str(error))  # ends nats-py's tries, which would go on
+
         try:
             async with asyncio.timeout(3.0):
                 await client.connect(
-                    servers=list(self.options.servers),
-                    name=self.options.name,
-                    error_cb=self._on_error,
-                    reconnected_cb=self._on_reconnected,
-                    closed_cb=self._on_closed,
+                    error_cb=failed,
+                    reconnected_cb=reconnected,
+                    closed_cb=closed,
                     reconnect_to_server_handler=self._next_server,
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=0.2,  # type: ignore[arg-type]  # annotated int, used as seconds
@@ -172,17 +117,18 @@ class Bus:
                     ping_interval=2,
                     max_outstanding_pings=2,
                     inbox_prefix=self.inbox,
-                    **options,
+                    **self.options.login(),
                 )
+        except _LoginRefused as error:
+            self._own(_close_quietly(client))
+            raise Denied(
+                f"the bus refused the login: {error}",
+                code="BM3002",
+                hint="check the credentials given with --creds or --nkey",
+            ) from None
         except (TimeoutError, OSError, nats_errors.Error) as error:
             self._last_error = self._last_error or str(error) or type(error).__name__
             self._own(_close_quietly(client))
-            if "authorization" in self._last_error.lower():
-                raise Denied(
-                    f"the bus refused the login: {self._last_error}",
-                    code="BM3002",
-                    hint="check the credentials given with --creds or --nkey",
-                ) from None
             return False
         self._client = client
         for subscription in self._subscriptions.values():
@@ -206,11 +152,11 @@ class Bus:
             for watcher in list(self._watchers):
                 watcher(False)
 
-    async def _on_reconnected(self) -> None:
+    def _on_reconnected(self) -> None:
         log.info("bus: connected again")
         self._stand()
 
-    async def _on_closed(self) -> None:
+    def _on_closed(self) -> None:
         """nats-py gave up for good (a revoked login does that): build a new client, for ever."""
         self._on_state(False)
         if not self._closing:
@@ -226,7 +172,7 @@ class Bus:
                 if await self._connect_once():
                     return
 
-    async def _on_error(self, error: Exception) -> None:
+    def _on_error(self, error: Exception) -> None:
         text = str(error)
         if "permissions violation" in text:
             self.permission_errors += 1
@@ -248,7 +194,8 @@ class Bus:
     async def _watch(self) -> None:
         misses = 0
         while not self._closing:
-            await asyncio.sleep(WATCHDOG_INTERVAL_S)
+            if not misses:  # after a miss the next probe follows at once
+                await asyncio.sleep(WATCHDOG_INTERVAL_S)
             client = self._client
             if client is None or not self.connected:
                 misses = 0
@@ -366,9 +313,9 @@ class Bus:
     @contextlib.asynccontextmanager
     async def _asking(
         self, subject: str, payload: bytes, headers: dict[str, str] | None
-    ) -> AsyncIterator[_Waiting]:
+    ) -> AsyncIterator[Waiting]:
         key = secrets.token_hex(8).encode()
-        waiting = self._waiting[key] = _Waiting(subject)
+        waiting = self._waiting[key] = Waiting(subject)
         try:
             reply = f"{self.inbox}.{key.decode()}"
             if headers:
@@ -436,28 +383,6 @@ class _Subscription:
     subject: str
     handler: Handler
     sid: int | None = None
-
-
-class _Waiting:
-    """Answers to one question; bounded, so that a flood of answers cannot fill the memory."""
-
-    __slots__ = ("_queue", "subject")
-
-    def __init__(self, subject: str) -> None:
-        self.subject = subject
-        self._queue: asyncio.Queue[Message | Exception] = asyncio.Queue(maxsize=4096)
-
-    def take(self, answer: Message | Exception) -> None:
-        if not self._queue.full():
-            self._queue.put_nowait(answer)
-
-    fail = take
-
-    async def next(self) -> Message:
-        answer = await self._queue.get()
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
 
 
 async def _close_quietly(client: Client) -> None:

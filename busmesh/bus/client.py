@@ -115,7 +115,7 @@ class Client(NatsClient):
     def attach(self, subject: str, handler: Handler) -> int:
         """Subscribe ``handler``; nats-py replays the subscription after each reconnect.
 
-        It goes out in order with what :meth:`send` takes, so an answer to a question asked next finds it there.
+        It goes out in order with what :meth:`send` takes: an answer to a question asked next finds it there.
 
         Returns:
             The subscription id, for :meth:`detach`.

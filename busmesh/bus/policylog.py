@@ -13,7 +13,8 @@ import binascii
 import json
 from typing import Any
 
-from busmesh.bus.bus import Bus, Message
+from busmesh.bus.bus import Bus
+from busmesh.bus.messages import Message
 from busmesh.errors import BusmeshError, BusUnavailable
 from busmesh.names import Subjects
 

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 import click
 
-from busmesh.bus.bus import Bus, BusOptions
+from busmesh.bus.bus import Bus
+from busmesh.bus.options import BusOptions
 from busmesh.errors import NotFound, UsageError
 from busmesh.identity.store import Home
 from busmesh.names import DEFAULT_MESH, Subjects, token

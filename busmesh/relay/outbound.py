@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from random import Random
 
-from busmesh.bus.bus import Bus, is_no_responders
+from busmesh.bus.bus import Bus
+from busmesh.bus.messages import is_no_responders
 from busmesh.decide.retry import Outcome, may_retry
 from busmesh.decide.route import choose_rule
 from busmesh.errors import RemoteProtocolError

@@ -17,7 +17,8 @@ from busmesh.authority import keys as keys_module
 from busmesh.authority.authority import Authority
 from busmesh.authority.founding import found
 from busmesh.authority.keys import KeyKeeper, Keys
-from busmesh.bus.bus import Bus, BusOptions
+from busmesh.bus.bus import Bus
+from busmesh.bus.options import BusOptions
 from busmesh.errors import BusUnavailable, IdentityError, NotFound
 from busmesh.identity.ca import CertificateAuthority
 from busmesh.identity.enrol import Enrolment

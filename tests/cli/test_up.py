@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from busmesh.bus.bus import Bus, BusOptions
+from busmesh.bus.bus import Bus
+from busmesh.bus.options import BusOptions
 from busmesh.errors import BusUnavailable, IdentityError
 from busmesh.identity.enrol import Enrolment
 from busmesh.identity.jointoken import JoinToken

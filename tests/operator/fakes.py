@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from busmesh.bus.bus import Bus, BusOptions
+from busmesh.bus.bus import Bus
+from busmesh.bus.options import BusOptions
 from busmesh.bus.policylog import PolicyLog
 from busmesh.errors import BusmeshError
 from busmesh.identity.ca import CertificateAuthority
