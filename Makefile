@@ -29,7 +29,7 @@ test: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy --strict busmesh
+	$(BIN)/mypy --strict busmesh benchmarks
 	$(BIN)/lint-imports
 
 format: $(VENV)/.dev
