@@ -17,9 +17,9 @@ from secrets import randbits
 from busmesh.actors.supervisor import Supervisor
 from busmesh.agent.admin import Admin
 from busmesh.agent.definition import AgentDefinition, split_address
-from busmesh.agent.followed import BusBack, Members
 from busmesh.agent.health import HealthChecker, Unreachable
-from busmesh.agent.membership import Renewals, obtain_identity
+from busmesh.agent.identity import Renewals, obtain_identity
+from busmesh.agent.members import BusBack, Members
 from busmesh.agent.observer import Observer
 from busmesh.agent.pages import pages_of
 from busmesh.agent.policies import Policies, Published, SeenElsewhere, Synchronise

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from busmesh.bus import server as server_module
-from busmesh.bus.bus import Bus, BusOptions
+from busmesh.bus.bus import Bus
+from busmesh.bus.options import BusOptions
 from busmesh.bus.child import Child
 from busmesh.bus.policylog import PolicyLog
 from busmesh.bus.ports import free_port, port_error
