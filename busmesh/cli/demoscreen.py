@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 DRAW_S = 0.2
 #: Between two lines of figures where nothing is drawn.
 LINE_S = 1.0
-#: From this many columns on there is room for bars.
-WIDE = 100
-BAR = 20
+#: Columns that the table takes without bars; bars get what is left, within these bounds.
+BARE = 72
+SHORTEST_BAR, LONGEST_BAR = 6, 20
+_BLOCKS = " ▏▎▍▌▋▊▉█"
 CANARY_ROUTE = "canary"
 _TURNING = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 #: The rows of the table: service, version, and whether they are those who ask for the canary.
@@ -241,9 +242,10 @@ def _table(board: Board, width: int) -> Table:
     table.add_column("SERVICE", no_wrap=True, min_width=9)
     table.add_column("VERSION", no_wrap=True)
     table.add_column("REQUESTS", no_wrap=True, justify="right")
-    if width >= WIDE:
-        table.add_column("", no_wrap=True, width=BAR)
-    for title in ("SHARE", "READY", "RPS", "SUCCESS", "P50", "P99"):
+    bar = min(LONGEST_BAR, width - BARE)
+    if bar >= SHORTEST_BAR:
+        table.add_column("", no_wrap=True, width=bar)
+    for title in ("SHARE", "READY", "SUCCESS", "P50", "P99"):
         table.add_column(title, no_wrap=True, justify="right", min_width=7 if title == "SHARE" else 5)
     above = ""
     for service, version, canary in _ROWS:
@@ -251,17 +253,19 @@ def _table(board: Board, width: int) -> Table:
         if canary and not counts[version] and (version == "v1" or board.part < Part.CANARY):
             continue
         label = " x-canary" if canary else service
-        table.add_row("" if label == above else label, *_cells(board, service, version, canary, width))
+        table.add_row("" if label == above else label, *_cells(board, service, version, canary, bar))
         above = label
     return table
 
 
-def _cells(board: Board, service: str, version: str, canary: bool, width: int) -> list[str | Text]:
+def _cells(board: Board, service: str, version: str, canary: bool, bar: int) -> list[str | Text]:
+    from rich.text import Text
+
     counts = board.ledger.versions(service, (board.part,), canary=canary)
     part = share(counts, version)
     cells: list[str | Text] = [version, f"{counts[version]:,}" if board.ledger.total else ""]
-    if width >= WIDE:
-        cells.append(_bar(part, canary))
+    if bar >= SHORTEST_BAR:
+        cells.append(Text(blocks(part or 0, bar), style="magenta" if canary else "cyan"))
     cells.append("" if part is None else f"{part * 100:.1f}%")
     cells.append("" if canary else _ready(board, service, version))
 
@@ -274,15 +278,14 @@ def _cells(board: Board, service: str, version: str, canary: bool, width: int) -
 
     told = board.heard.figures(wanted)
     p50, p99 = told.percentiles_ms()
-    cells.append(f"{told.rps:.0f}" if told.count else "")
     cells.append(_success(told.success))
     return [*cells, milliseconds(p50), milliseconds(p99)]
 
 
-def _bar(part: float | None, canary: bool) -> Text:
-    from rich.text import Text
-
-    return Text("█" * round((part or 0) * BAR), style="magenta" if canary else "cyan")
+def blocks(part: float, width: int) -> str:
+    """Return a bar for a share of 1, exact to an eighth of a column."""
+    full, eighths = divmod(round(part * width * 8), 8)
+    return "█" * full + _BLOCKS[eighths].strip()
 
 
 def _ready(board: Board, service: str, version: str) -> Text:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -49,7 +49,6 @@ class Message(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    elapsed_s: float = Field(gt=0, le=60, allow_inf_nan=False)
     requests: Annotated[list[Entry], Field(max_length=4096)] = []
 
 
@@ -57,7 +56,6 @@ class Message(BaseModel):
 class Figures:
     """Tries of some seconds, as those who made them saw them."""
 
-    rps: float = 0.0
     count: int = 0
     failed: int = 0
     buckets: list[int] = field(default_factory=lambda: [0] * BUCKETS)
@@ -70,6 +68,14 @@ class Figures:
         """Return p50 and p99 in milliseconds."""
         p50, p99 = percentiles(self.buckets, (50, 99))
         return None if p50 is None else p50 * 1000, None if p99 is None else p99 * 1000
+
+    def add(self, entry: Entry) -> None:
+        self.count += entry.count
+        self.failed += min(entry.failed, entry.count)
+        for upper, count in entry.buckets:
+            index = _BUCKET_OF.get(upper)
+            if index is not None:
+                self.buckets[index] += count
 
 
 class Heard:
@@ -114,31 +120,15 @@ class Heard:
 
     def figures(self, wanted: Callable[[Entry], bool]) -> Figures:
         """Add up what callers told of the ``wanted`` tries."""
-        total = Figures()
-        for messages in self._lately_told():
-            elapsed = sum(message.elapsed_s for message in messages)
-            for message in messages:
-                for entry in message.requests:
-                    if entry.reporter == "source" and wanted(entry):
-                        _add(total, entry, elapsed)
-        return total
-
-    def _lately_told(self) -> Iterator[list[Message]]:
         now = self._clock()
+        total = Figures()
         for told in self._by_sender.values():
-            messages = [message for at, message in told if now - at <= WINDOW_S]
-            if messages:
-                yield messages
+            for at, message in told:
+                if now - at <= WINDOW_S:
+                    for entry in message.requests:
+                        if entry.reporter == "source" and wanted(entry):
+                            total.add(entry)
+        return total
 
     def __repr__(self) -> str:
         return f"<Heard senders={len(self._by_sender)} messages={self.messages} dropped={self.dropped}>"
-
-
-def _add(total: Figures, entry: Entry, elapsed: float) -> None:
-    total.rps += entry.count / elapsed
-    total.count += entry.count
-    total.failed += min(entry.failed, entry.count)
-    for upper, count in entry.buckets:
-        index = _BUCKET_OF.get(upper)
-        if index is not None:
-            total.buckets[index] += count
