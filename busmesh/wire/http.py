@@ -22,7 +22,8 @@ _NOT_DECLARED = (1 << 64) - 1
 #: processed or not, status, sizes of flags and code.
 _REFUSAL = struct.Struct("!BHBB")
 
-MAX_HEADER_BLOCK = 64 * 1024
+#: What listener and application may send, 64 KiB, and room for what agents and policies add.
+MAX_HEADER_BLOCK = 80 * 1024
 #: RFC 9110 section 5.6.2.
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 #: Lines that only this mesh writes, or that belong to one hop (RFC 9110 section 7.6.1).
@@ -44,11 +45,12 @@ HOP_BY_HOP = frozenset(
 WRITTEN_BY_AGENTS = frozenset((b"content-length", b"expect", b"x-forwarded-client-cert"))
 OWN_PREFIX = b"x-busmesh-"
 
-_FORBIDDEN = b"|".join(re.escape(name) for name in sorted(HOP_BY_HOP | WRITTEN_BY_AGENTS))
+#: An application that follows CGI (RFC 3875 section 4.1.18) reads ``x_y`` as ``x-y``, so both are refused.
+_FORBIDDEN = b"|".join(name.replace(b"-", b"[-_]") for name in sorted(HOP_BY_HOP | WRITTEN_BY_AGENTS))
 _HEADER_BLOCK = re.compile(
     rb"(?:(?!(?i:"
     + _FORBIDDEN
-    + rb"|x-busmesh-[^:]*):)"
+    + rb"|x[-_]busmesh[-_][^:]*):)"
     + TOKEN
     + rb":[ \t]*[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*"
 )
