@@ -16,6 +16,7 @@ from busmesh.bus.bus import Bus
 from busmesh.errors import RemoteProtocolError
 from busmesh.names import SpiffeId, Subjects
 from busmesh.relay.application import AppFailure, Application, AppResponse, Call, render_request
+from busmesh.relay.replies import answerable
 from busmesh.relay.ticker import Ticker
 from busmesh.telemetry.series import RequestMetrics
 from busmesh.telemetry.spans import Span
@@ -110,7 +111,7 @@ class Inbound:
         self._work: dict[tuple[int, int], Work] = {}
         self._notices = 0
         self._notice_second = 0
-        self._reply_root = f"{subjects.root}.reply.".encode()
+        self._replies = answerable(subjects.root, "reply")
         self._ticker = Ticker(TICK_S, self._tick)
         self.refused = 0
         self.bad_frames = 0
@@ -160,12 +161,7 @@ class Inbound:
         if second != self._notice_second:
             self._notice_second, self._notices = second, 0
         self._notices += 1
-        if (
-            self._notices > MAX_NOTICES_PER_S
-            or not reply.startswith(self._reply_root)
-            or b"*" in reply
-            or b">" in reply
-        ):
+        if self._notices > MAX_NOTICES_PER_S or self._replies.fullmatch(reply) is None:
             self.bad_frames += 1
             return
         frame = unknown_session(number, stream)
@@ -196,6 +192,7 @@ class Inbound:
         self._ticker.wake()
 
     def _done(self, key: tuple[int, int], work: Work, result: AppResponse | AppFailure) -> None:
+        work.call = None  # work, call and this closure hold each other: let go, or the collector must
         if self._work.pop(key, None) is None:
             return
         if isinstance(result, AppFailure):
