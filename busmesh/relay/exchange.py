@@ -21,6 +21,7 @@ class Exchange:
     __slots__ = (
         "counter",
         "deadline",
+        "doubt",
         "endpoint",
         "request",
         "rule",
@@ -34,6 +35,7 @@ class Exchange:
         "trace",
         "traceparent",
         "tried",
+        "vouched",
     )
 
     def __init__(
@@ -51,6 +53,10 @@ class Exchange:
         self.tried: list[Endpoint] = []
         self.stream = 0
         self.counter = 0
+        #: (since when, code, message): somebody says, unsealed, that this try never reached an application.
+        self.doubt: tuple[float, str, str] | None = None
+        #: The instance itself said that it works on this try.
+        self.vouched = False
         self.sent_at = 0.0
         self.traceparent = b""
         self.trace: Trace | bytes | None = None

@@ -15,7 +15,7 @@ from random import Random
 
 from busmesh.bus.bus import Bus
 from busmesh.bus.messages import is_no_responders
-from busmesh.decide.retry import Outcome, may_retry
+from busmesh.decide.retry import IDEMPOTENT, Outcome, may_retry
 from busmesh.decide.route import choose_rule
 from busmesh.errors import RemoteProtocolError
 from busmesh.names import ServiceName, service_of_authority
@@ -36,6 +36,9 @@ PROBE_AFTER_S = 0.1
 PROBE_EVERY_S = 0.25
 #: So many probes without an answer, and the instance counts as frozen: about 1.1 s after the request.
 PROBES_UNANSWERED = 4
+#: "Nobody listens" and "unknown session" come unsealed, so anybody on the bus can write them. A request that
+#: may not be repeated is believed lost only if the instance, asked, says nothing sealed for so long.
+DOUBT_S = 0.1
 TICK_S = 0.01
 #: How long a request waits for discovery or for a first session before it is told that there is nobody.
 PATIENCE_S = 3.0
@@ -161,6 +164,7 @@ class Outbound:
             return
         self._stream = stream = self._stream + 1 & 0x7FFF_FFFF_FFFF_FFFF
         exchange.stream, exchange.counter, exchange.sent_at = stream, session.sent, now
+        exchange.doubt, exchange.vouched = None, False
         frame = session.seal(Kind.REQUEST, stream, plaintext)
         bus.write(b"%b%d %d\r\n%b\r\n" % (endpoint.head, stream, len(frame), frame))
         endpoint.active += 1
@@ -258,20 +262,33 @@ class Outbound:
         """The bus itself answered: the instance's agent is gone."""
         probe = tail[:1] == b"p"
         digits = tail[1:] if probe else tail
-        exchange = self._sent.pop(int(digits), None) if digits.isdigit() else None
+        exchange = self._sent.get(int(digits)) if digits.isdigit() else None
         if exchange is None or exchange.endpoint is None:
             return
         endpoint = exchange.endpoint
         message = f"nobody listens at instance {endpoint.instance}"
         self._gone(endpoint)
         # A request that nobody got is safe to repeat; one that was delivered before its agent died is not.
-        outcome = Outcome.UNKNOWN if probe else Outcome.NOT_PROCESSED
-        self._failed(exchange, outcome, 503, "UF", "instance_gone", message)
+        if not probe:
+            self._not_delivered(exchange, "instance_gone", message)
         self.fail_all(endpoint, "instance_gone", message)
 
+    def _not_delivered(self, exchange: Exchange, code: str, message: str) -> None:
+        """Somebody says, unsealed, that this try reached no application."""
+        idempotent = exchange.request.head.method in IDEMPOTENT
+        if not idempotent and not exchange.vouched:
+            if exchange.doubt is None:
+                exchange.doubt = (time.monotonic(), code, message)
+                self._ask(exchange)
+            return
+        outcome = Outcome.UNKNOWN if exchange.vouched else Outcome.NOT_PROCESSED
+        del self._sent[exchange.stream]
+        self._failed(exchange, outcome, 503, "UF", code, message)
+
     def fail_all(self, endpoint: Endpoint, code: str, message: str) -> None:
-        """Fail everything in flight to ``endpoint``: no answer will come."""
-        for stream, exchange in [(s, x) for s, x in self._sent.items() if x.endpoint is endpoint]:
+        """Fail what is in flight to ``endpoint``, as no answer will come; what is in doubt ends by itself."""
+        lost = [(s, x) for s, x in self._sent.items() if x.endpoint is endpoint and x.doubt is None]
+        for stream, exchange in lost:
             del self._sent[stream]
             self._failed(exchange, Outcome.UNKNOWN, 503, "UF", code, message)
 
@@ -281,10 +298,9 @@ class Outbound:
             endpoint.session = None
             self._renew_session(endpoint)
             self._upstreams.changed(endpoint.service)
-        for stream, exchange in [(s, x) for s, x in self._sent.items() if x.session is session]:
-            del self._sent[stream]
+        for exchange in [x for x in self._sent.values() if x.session is session]:
             message = f"instance {endpoint.instance} has restarted"
-            self._failed(exchange, Outcome.NOT_PROCESSED, 503, "UF", "unknown_session", message)
+            self._not_delivered(exchange, "unknown_session", message)
 
     def _respond(
         self,
@@ -347,8 +363,12 @@ class Outbound:
                     seconds = exchange.deadline - exchange.started
                     message = f"no response from {exchange.instance} within {seconds:g} s"
                     self._failed(exchange, Outcome.UNKNOWN, 504, "UT", "timeout", message)
+            elif exchange.doubt is not None:
+                since, code, message = exchange.doubt
+                if now - since > DOUBT_S and self._sent.pop(stream, None) is not None:
+                    self._failed(exchange, Outcome.NOT_PROCESSED, 503, "UF", code, message)
             elif now - exchange.sent_at > PROBE_AFTER_S and stream in self._sent:
-                self._probe(stream, exchange, now)
+                self._probe(exchange, now)
         if self._waiting:
             self._check_waiting(now)
         return bool(self._sent or self._waiting)
@@ -361,11 +381,10 @@ class Outbound:
             else:
                 self._waiting.append(exchange)
 
-    def _probe(self, stream: int, exchange: Exchange, now: float) -> None:
+    def _probe(self, exchange: Exchange, now: float) -> None:
         """Ask the instance what became of a slow request; at most one question at a time per instance."""
         endpoint = exchange.endpoint
-        session = exchange.session
-        if endpoint is None or session is None or now - endpoint.last_probe < PROBE_EVERY_S:
+        if endpoint is None or now - endpoint.last_probe < PROBE_EVERY_S:
             return
         endpoint.last_probe = now
         endpoint.unanswered += 1
@@ -375,11 +394,17 @@ class Outbound:
             self._upstreams.changed(endpoint.service)
             self.fail_all(endpoint, "instance_silent", f"instance {endpoint.instance} does not answer")
             return
-        frame = session.seal(Kind.PROBE, stream, encode_probe(exchange.counter))
-        self._bus.write(b"%bp%d %d\r\n%b\r\n" % (endpoint.head, stream, len(frame), frame))
+        self._ask(exchange)
+
+    def _ask(self, exchange: Exchange) -> None:
+        endpoint, session, stream = exchange.endpoint, exchange.session, exchange.stream
+        if endpoint is not None and session is not None:
+            frame = session.seal(Kind.PROBE, stream, encode_probe(exchange.counter))
+            self._bus.write(b"%bp%d %d\r\n%b\r\n" % (endpoint.head, stream, len(frame), frame))
 
     def _probed(self, exchange: Exchange, state: ProbeState) -> None:
         if state is ProbeState.AT_WORK:
+            exchange.doubt, exchange.vouched = None, True
             return
         self._sent.pop(exchange.stream, None)
         if state is ProbeState.NEVER_SEEN:
