@@ -15,6 +15,7 @@ from busmesh.identity.holder import Identity
 from busmesh.identity.signed import seal_signed
 from busmesh.members.announcement import PURPOSE, Announcement, Refused, State, encode
 from busmesh.names import Subjects
+from busmesh.relay.replies import answerable
 
 #: Seconds between two announcements.
 INTERVAL_S = 1.0
@@ -82,7 +83,7 @@ class Registrar(Actor[HealthChanged | PolicyInForce | Drain | Leave | Renewed]):
         )
         self._sealed = b""
         self._subject = subjects.member(name, instance)
-        self._inboxes = f"{subjects.root}.inbox.".encode()
+        self._inboxes = answerable(subjects.root, "inbox")
         self.active: Callable[[], int] = lambda: 0
 
     @property
@@ -121,5 +122,5 @@ class Registrar(Actor[HealthChanged | PolicyInForce | Drain | Leave | Renewed]):
 
     def on_question(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
         """Answer "who?" or the roll call, to an inbox of this mesh only."""
-        if self._sealed and reply.startswith(self._inboxes) and self.state is not State.LEFT:
-            self._bus.publish(reply.decode("ascii", "replace"), self._sealed)
+        if self._sealed and self._inboxes.fullmatch(reply) and self.state is not State.LEFT:
+            self._bus.publish(reply.decode("ascii"), self._sealed)

@@ -22,6 +22,7 @@ from busmesh.errors import BusmeshError, RemoteProtocolError
 from busmesh.identity.handshake import Handshake
 from busmesh.identity.holder import Identity
 from busmesh.names import ServiceName, SpiffeId, Subjects
+from busmesh.relay.replies import answerable
 from busmesh.wire.frame import Session
 
 log = logging.getLogger(__name__)
@@ -128,6 +129,7 @@ class Acceptor:
         self._subjects = subjects
         self._identity = identity
         self._accept = accept
+        self._inboxes = answerable(subjects.root, "inbox")
         self._half_way: OrderedDict[bytes, tuple[Handshake, float]] = OrderedDict()
         self._second = 0
         self._begun = 0
@@ -136,7 +138,7 @@ class Acceptor:
 
     def on_message(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
         """Take a message on this instance's session subject."""
-        if not reply.startswith(f"{self._subjects.root}.inbox.".encode()):
+        if self._inboxes.fullmatch(reply) is None:
             self.refused += 1  # an answer there would go to somebody who did not ask
             return
         try:
@@ -147,7 +149,7 @@ class Acceptor:
             return
         answer = self._step(identifier, data)
         if answer and self._bus.connected:
-            self._bus.publish(reply.decode("ascii", "replace"), _pack(identifier, answer))
+            self._bus.publish(reply.decode("ascii"), _pack(identifier, answer))
 
     def _step(self, identifier: bytes, data: bytes) -> bytes:
         """Bring one handshake forward; return what to send back, if anything."""
