@@ -17,8 +17,8 @@ import pytest
 
 from busmesh.bus import server as server_module
 from busmesh.bus.bus import Bus
-from busmesh.bus.options import BusOptions
 from busmesh.bus.child import Child
+from busmesh.bus.options import BusOptions
 from busmesh.bus.policylog import PolicyLog
 from busmesh.bus.ports import free_port, port_error
 from busmesh.bus.server import LocalServer, ServerError, find_server, greeting, restart_pause
