@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from busmesh.relay.answers import Answer, reason_of
 from busmesh.relay.listener import Listener, Request
-from busmesh.relay.parsing import Limits
+from busmesh.relay.refusals import Limits
 
 _LIMITS = Limits(body=64 * 1024, connections=64, idle_timeout=60.0)
 

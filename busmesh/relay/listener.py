@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -10,7 +11,10 @@ from typing import Any
 
 from busmesh.decide.request import RequestHead
 from busmesh.relay.answers import Answer, reason_of
-from busmesh.relay.parsing import Limits, ParsedRequest, RequestParser
+from busmesh.relay.parsing import ParsedRequest, RequestParser
+from busmesh.relay.refusals import Limits
+
+log = logging.getLogger(__name__)
 
 #: After a refusal the client may still be sending; closing at once would reset the connection and lose the
 #: answer, so for so long what comes is read and dropped.
@@ -20,7 +24,16 @@ LINGER_S = 2.0
 class Request:
     """One request on its way, and the way back to who sent it."""
 
-    __slots__ = ("authority", "body", "connection", "head", "keep_alive", "traceparent", "tracestate")
+    __slots__ = (
+        "authority",
+        "body",
+        "connection",
+        "head",
+        "http10",
+        "keep_alive",
+        "traceparent",
+        "tracestate",
+    )
 
     def __init__(self, connection: Connection, parsed: ParsedRequest) -> None:
         self.connection = connection
@@ -30,6 +43,7 @@ class Request:
         self.tracestate = parsed.tracestate
         self.body = parsed.body
         self.keep_alive = parsed.keep_alive
+        self.http10 = parsed.http10
 
     @property
     def abandoned(self) -> bool:
@@ -69,6 +83,8 @@ class Connection(asyncio.Protocol):
         self._serving: Request | None = None
         self._stepping = False
         self._reading_paused = False
+        self._writable = True
+        self._unread = 0
         self._closing = False
 
     # -- connection events -----------------------------------------------------------------------
@@ -96,7 +112,18 @@ class Connection(asyncio.Protocol):
         self._parser.end()
         self._closing = True
         self._step()
-        return self._serving is not None
+        return self.busy
+
+    def pause_writing(self) -> None:
+        """Serve no more while the client does not read: what it asks for would pile up here."""
+        self._writable = False
+        self.deadline = self._listener.now + self._limits.write_timeout
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        if not self._closing:
+            self._rest()
+        self._step()
 
     def data_received(self, data: bytes) -> None:
         if not self._closing:
@@ -104,7 +131,13 @@ class Connection(asyncio.Protocol):
             self._step()
 
     def _rest(self) -> None:
-        self.deadline = self._listener.now + self._limits.idle_timeout
+        """Nothing is being served; the next request may be half here already."""
+        if not self._parser.in_message:
+            self.deadline = self._listener.now + self._limits.idle_timeout
+            return
+        self.deadline = self._listener.now + self._limits.header_timeout
+        if self._parser.awaits_continue:
+            self.proceed()
 
     # -- what the parser found ---------------------------------------------------------------------
 
@@ -112,7 +145,8 @@ class Connection(asyncio.Protocol):
         self.deadline = self._listener.now + self._limits.header_timeout
 
     def proceed(self) -> None:
-        if self.transport is not None:
+        # Answers that are still due come first; `_rest` sees to it then.
+        if self.transport is not None and not self.busy:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def parsed(self, request: ParsedRequest) -> None:
@@ -134,15 +168,18 @@ class Connection(asyncio.Protocol):
             return
         self._stepping = True
         try:
-            while self._queue and self._serving is None and self.transport is not None:
+            while self._queue and self._serving is None and self._writable and self.transport is not None:
                 item = self._queue.popleft()
                 if isinstance(item, _Refused):
                     self._queue.clear()
                     self._refuse(item.answer)
                     return
-                else:
-                    self._serving = item
+                self._serving = item
+                try:
                     self._listener.handle(item)
+                except Exception:
+                    log.exception("a request could not be handled; this is a fault of the agent")
+                    item.answer(Answer(500, "UF", "internal_error", "the agent failed; its log says more"))
         finally:
             self._stepping = False
         if self._reading_paused and not self._queue and self.transport is not None:
@@ -180,16 +217,21 @@ class Connection(asyncio.Protocol):
         else:
             length = b"content-length: %d\r\n" % len(body)
         keep = request.keep_alive and not self._listener.closing and not (self._closing and not self._queue)
+        if not keep:
+            connection = b"connection: close\r\n"
+        else:
+            connection = b"connection: keep-alive\r\n" if request.http10 else b""
         transport.write(
-            b"HTTP/1.1 %d %b\r\n%b%b%b\r\n%b"
-            % (status, reason, headers, length, b"" if keep else b"connection: close\r\n", body)
+            b"HTTP/1.1 %d %b\r\n%b%b%b\r\n%b" % (status, reason, headers, length, connection, body)
         )
         if not keep:
             self._closing = True
             self._queue.clear()
+            self.deadline = self._listener.now + self._limits.write_timeout
             transport.close()
             return
-        self._rest()
+        if self._writable:
+            self._rest()
         if self._queue or self._closing:
             self._step()
 
@@ -202,14 +244,21 @@ class Connection(asyncio.Protocol):
             self.transport.close()
 
     def expire(self) -> None:
-        """The deadline passed: a slow request gets a 408, a resting connection is closed."""
-        if self._serving is not None or self.transport is None:
+        """The deadline passed: cut a client that does not read, answer a slow one, close a resting one."""
+        transport = self.transport
+        if self._serving is not None or transport is None:
             return
-        if self._parser.in_message and not self._closing:
+        unread = transport.get_write_buffer_size()
+        if unread and unread != self._unread:
+            self._unread = unread
+            self.deadline = self._listener.now + self._limits.write_timeout
+        elif unread or transport.is_closing():
+            transport.abort()
+        elif self._parser.in_message and not self._closing:
             self._parser.late()
             self._step()
         else:
-            self.transport.close()
+            transport.close()
 
 
 class Listener:

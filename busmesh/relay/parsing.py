@@ -8,37 +8,16 @@ through: it is taken apart and written anew from its parts, so what two parsers 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Protocol
 
 import httptools
 
 from busmesh.decide.request import RequestHead
+from busmesh.relay import refusals
 from busmesh.relay.answers import Answer
-from busmesh.wire.http import HOP_BY_HOP, MAX_HEADER_BLOCK, OWN_PREFIX, TOKEN
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one listener admits.
-
-    Attributes:
-        body: bytes of one request body; above it 413.
-        header_bytes: bytes of request line and headers; above it 431. More serves hostile clients only.
-        header_count: header lines; above it 431 (Envoy's default is 100 too).
-        header_timeout: seconds from the first byte of a request to the end of its body's arrival.
-        idle_timeout: seconds that a keep-alive connection may rest.
-        connections: open connections; above it the newest gets a 503.
-        pipelined: requests waiting on one connection before reading pauses.
-    """
-
-    body: int = 900 * 1024
-    header_bytes: int = MAX_HEADER_BLOCK
-    header_count: int = 100
-    header_timeout: float = 10.0
-    idle_timeout: float = 600.0
-    connections: int = 10_000
-    pipelined: int = 16
+from busmesh.relay.refusals import Limits, bad
+from busmesh.wire.http import HOP_BY_HOP, OWN_PREFIX, TOKEN
 
 
 class Sink(Protocol):
@@ -62,11 +41,13 @@ class ParsedRequest:
 
     Attributes:
         authority: what the request is addressed to, from the URL or ``Host``.
+        keep_alive: whether the client may send another request on this connection.
+        http10: the client speaks HTTP/1.0, which closes unless the answer says that it does not.
         traceparent: the value of that header, which is not among those of ``head``.
         tracestate: whether the head has that header.
     """
 
-    __slots__ = ("authority", "body", "head", "keep_alive", "traceparent", "tracestate")
+    __slots__ = ("authority", "body", "head", "http10", "keep_alive", "traceparent", "tracestate")
 
     def __init__(
         self,
@@ -76,6 +57,7 @@ class ParsedRequest:
         tracestate: bool,
         body: bytes,
         keep_alive: bool,
+        http10: bool,
     ) -> None:
         self.head = head
         self.authority = authority
@@ -83,21 +65,24 @@ class ParsedRequest:
         self.tracestate = tracestate
         self.body = body
         self.keep_alive = keep_alive
+        self.http10 = http10
 
 
-def _bad(status: int, code: str, message: str) -> Answer:
-    return Answer(status, "DPE", code, message)
+class _Stop(Exception):
+    """Raised inside a callback of httptools: nothing of what is left may be parsed."""
 
 
 _ABSOLUTE = re.compile(rb"(?i:http)://([^/?#@]*)(.*)", re.DOTALL)
 #: Visible ASCII and UTF-8 bytes; no fragment, blank or control character (RFC 9112 section 3.2).
 _TARGET = re.compile(rb"/[\x21\x22\x24-\x7e\x80-\xff]*")
-_LISTED = re.compile(TOKEN + rb"(?:[ \t]*,[ \t]*" + TOKEN + rb")*")
+_TOKEN = re.compile(TOKEN)
+
+
 _DIGITS = re.compile(rb"[0-9]{1,19}")
 #: Names that ``Connection`` may not take out of a request: routing, identity and trace depend on them.
 _NOT_NOMINABLE = frozenset((b"host", b"authorization", b"cookie", b"traceparent", b"tracestate", b"baggage"))
 
-_HOST, _CONNECTION, _LENGTH, _ENCODING, _TRACE, _STATE, _EXPECT, _DROP = range(1, 9)
+_HOST, _CONNECTION, _LENGTH, _ENCODING, _TRACE, _STATE, _EXPECT, _UPGRADE, _DROP = range(1, 10)
 _SPECIAL: dict[bytes, int] = {
     **dict.fromkeys(HOP_BY_HOP, _DROP),
     b"host": _HOST,
@@ -107,8 +92,14 @@ _SPECIAL: dict[bytes, int] = {
     b"traceparent": _TRACE,
     b"tracestate": _STATE,
     b"expect": _EXPECT,
+    b"upgrade": _UPGRADE,
     b"x-forwarded-client-cert": _DROP,
 }
+
+
+def _without_port(authority: bytes) -> bytes:
+    """Return what names the service: clients write port 80 in the URL and leave it out of ``Host``."""
+    return authority.lower().removesuffix(b":80")
 
 
 class RequestParser:
@@ -118,6 +109,7 @@ class RequestParser:
         self._sink = sink
         self._limits = limits
         self._parser = httptools.HttpRequestParser(self)
+        self._fed = 0
         self._reset()
         self.in_message = False
         self.failed = False
@@ -126,28 +118,41 @@ class RequestParser:
         """Take bytes of the client."""
         if self.failed:
             return
-        self._unparsed += len(data)
+        self._fed = len(data)
+        self._unparsed += self._fed
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            message = "neither CONNECT nor Upgrade is relayed; use plain http:// requests"
-            self._refuse(_bad(501, "upgrade_not_supported", message))
+            self._refuse(refusals.no_upgrade())
         except httptools.HttpParserError as error:
-            self._refuse(_bad(400, "malformed_request", str(error) or type(error).__name__))
-        if self._failure is not None:
-            self._refuse(self._failure)  # without waiting for a body that nobody will read
-        elif self.in_message and self._in_head and self._unparsed > self._limits.header_bytes:
-            limit = self._limits.header_bytes
-            self._refuse(_bad(431, "headers_too_large", f"more than {limit} bytes of headers"))
+            self._refuse(bad(400, "malformed_request", str(error) or type(error).__name__))
+        if self.in_message:
+            self._watch_size()
+
+    def _watch_size(self) -> None:
+        """Bound what an incomplete request makes httptools and us keep; its body has a bound of its own."""
+        limits = self._limits
+        if self._in_head:
+            if self._unparsed > limits.header_bytes:
+                self._refuse(refusals.headers_too_large(limits))
+            elif self._count > limits.header_count:
+                self._refuse(refusals.too_many_headers(limits))
+        elif self._unparsed > limits.header_bytes:
+            self._refuse(refusals.trailers_too_large(limits))
 
     def end(self) -> None:
         """Hear that the client sends nothing more."""
         if self.in_message:
-            self._refuse(_bad(400, "incomplete_request", "the connection was closed within a request"))
+            self._refuse(bad(400, "incomplete_request", "the connection was closed within a request"))
 
     def late(self) -> None:
         """Hear that the request under way takes too long."""
-        self._refuse(_bad(408, "request_timeout", "the request did not arrive in time"))
+        self._refuse(bad(408, "request_timeout", "the request did not arrive in time"))
+
+    @property
+    def awaits_continue(self) -> bool:
+        """True while the client of the request under way waits for ``100 Continue`` (RFC 9110 10.1.1)."""
+        return self._expects and not self._in_head and not self._http10
 
     def _refuse(self, answer: Answer) -> None:
         if not self.failed:
@@ -163,12 +168,14 @@ class RequestParser:
         self._nominated: bytes = b""
         self._traceparent: bytes | None = None
         self._tracestate = False
-        self._chunked = self._expects = False
+        self._chunked = self._expects = self._upgrades = self._http10 = False
         self._length = -1
         self._count = 0
         self._body: list[bytes] = []
         self._body_size = 0
+        #: Bytes given to httptools after those in which the request began, or since the last of its body.
         self._unparsed = 0
+        self._began_in = self._fed
         self._failure: Answer | None = None
 
     # -- what httptools calls --------------------------------------------------------------------
@@ -191,10 +198,10 @@ class RequestParser:
             if lower[:10] != OWN_PREFIX:
                 self._lines += (name, b": ", value, b"\r\n")
         elif special is _HOST:
-            self._hosts.append(value)
+            self._hosts.append(value.rstrip(b" \t"))  # llhttp leaves blanks at the end of a value
             self._lines += (name, b": ", value, b"\r\n")
         elif special is _TRACE:
-            self._traceparent = None if self._traceparent is not None else value
+            self._traceparent = value.rstrip(b" \t") if self._traceparent is None else b""  # of two, neither
         elif special is _STATE:
             self._tracestate = True
             self._lines += (name, b": ", value, b"\r\n")
@@ -207,39 +214,52 @@ class RequestParser:
         """Take a header that says where the body ends; return what is wrong with it."""
         if special is _LENGTH:
             if self._length >= 0 or _DIGITS.fullmatch(value) is None:
-                return _bad(400, "bad_content_length", "content-length is not one number")
+                return bad(400, "bad_content_length", "content-length is not one number")
             self._length = int(value)
         elif special is _ENCODING:
             if self._chunked or value.lower() != b"chunked":
-                return _bad(501, "bad_transfer_encoding", "the only transfer-encoding understood is chunked")
+                return bad(501, "bad_transfer_encoding", "the only transfer-encoding understood is chunked")
             self._chunked = True
+        elif special is _UPGRADE:
+            self._upgrades = True
         elif special is _EXPECT:
-            self._expects = value.lower() == b"100-continue"
+            self._expects = value.rstrip(b" \t").lower() == b"100-continue"
             if not self._expects:
-                return _bad(417, "bad_expectation", "the only expectation understood is 100-continue")
+                return bad(417, "bad_expectation", "the only expectation understood is 100-continue")
         return None
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         failure = self._failure or self._judge_head()
         if failure is not None:
-            self._failure = failure
-        elif self._expects:
+            self._refuse(failure)  # at once: the next request in these bytes must not take this one's place
+            raise _Stop
+        if self._expects and self.awaits_continue:
             self._sink.proceed()
 
     def _judge_head(self) -> Answer | None:
-        if self._count > self._limits.header_count:
-            return _bad(431, "too_many_headers", f"more than {self._limits.header_count} header lines")
+        limits = self._limits
+        if self._count > limits.header_count:
+            return refusals.too_many_headers(limits)
+        if self._began_in + self._unparsed > limits.header_bytes and self._head_size() > limits.header_bytes:
+            return refusals.headers_too_large(limits)
         version = self._parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            return _bad(505, "bad_version", "this agent speaks HTTP/1.1")
-        if len(self._hosts) != 1 and not (version == "1.0" and not self._hosts and self._url[:1] != b"/"):
-            return _bad(400, "bad_host", "a request carries exactly one Host header")
-        if self._chunked and (version == "1.0" or self._length >= 0):
-            return _bad(400, "ambiguous_length", "transfer-encoding with content-length or in HTTP/1.0")
-        if self._length > self._limits.body:
-            return self._too_large()
+        if version != "1.1":
+            if version != "1.0":
+                return bad(505, "bad_version", "this agent speaks HTTP/1.1")
+            self._http10 = True
+        if self._upgrades and self._parser.should_upgrade():
+            return refusals.no_upgrade()
+        if len(self._hosts) != 1 and not (self._http10 and not self._hosts and self._url[:1] != b"/"):
+            return bad(400, "bad_host", "a request carries exactly one Host header")
+        if self._chunked and (self._http10 or self._length >= 0):
+            return bad(400, "ambiguous_length", "transfer-encoding with content-length or in HTTP/1.0")
+        if self._length > limits.body:
+            return refusals.body_too_large(self._limits)
         return self._resolve_target()
+
+    def _head_size(self) -> int:
+        return len(self._url) + sum(map(len, self._lines))
 
     def _resolve_target(self) -> Answer | None:
         """Bring the target into origin-form and find the authority (RFC 9112 section 3.2)."""
@@ -250,65 +270,77 @@ class RequestParser:
         elif url == b"*":
             self._authority = host
             if self._parser.get_method() != b"OPTIONS":
-                return _bad(400, "bad_target", "* is for OPTIONS only")
+                return bad(400, "bad_target", "* is for OPTIONS only")
             return None
         else:
+            if self._parser.get_method() == b"CONNECT":
+                return refusals.no_upgrade()
             absolute = _ABSOLUTE.fullmatch(url)
             if absolute is None:
                 message = "the target is neither a path nor an http:// URL; the mesh encrypts by itself"
-                return _bad(400, "bad_target", message)
+                return bad(400, "bad_target", message)
             self._authority, rest = absolute.groups()
-            if host and host.lower() != self._authority.lower():
-                return _bad(400, "conflicting_host", "the URL and the Host header name different authorities")
+            if host and _without_port(host) != _without_port(self._authority):
+                return bad(400, "conflicting_host", "the URL and the Host header name different authorities")
             if not host:
                 self._lines[0:0] = (b"Host", b": ", self._authority, b"\r\n")
             url = rest if rest[:1] == b"/" else b"/" + rest
         if _TARGET.fullmatch(url) is None:
-            return _bad(400, "bad_target", "the target holds characters that no URL has")
+            return bad(400, "bad_target", "the target holds characters that no URL has")
         self._url = url
         return None
 
-    def _too_large(self) -> Answer:
-        limit = self._limits.body
-        message = f"a request body may have {limit} bytes; larger ones are not relayed yet"
-        return _bad(413, "body_too_large", message)
-
     def on_body(self, body: bytes) -> None:
+        self._unparsed = 0
         self._body_size += len(body)
         if self._body_size > self._limits.body:
-            self._failure = self._failure or self._too_large()
-        elif self._failure is None:
-            self._body.append(body)
+            self._refuse(refusals.body_too_large(self._limits))
+            raise _Stop
+        self._body.append(body)
 
     def on_message_complete(self) -> None:
         self.in_message = False
         self._unparsed = 0
-        if self.failed or self._failure is not None:
-            return
         if self._nominated and self._nominated.lower() not in (b"keep-alive", b"close"):
-            if _LISTED.fullmatch(self._nominated) is None:
-                message = "the Connection header is not a list of names"
-                self._failure = _bad(400, "bad_connection_header", message)
-                return
             self._drop_nominated()
+        block = b"".join(self._lines)
+        if b"_" in block:
+            block = self._without_disguised()
         body = self._body
         self._sink.parsed(
             ParsedRequest(
-                RequestHead.from_block(self._parser.get_method(), self._url, b"".join(self._lines)),
+                RequestHead.from_block(self._parser.get_method(), self._url, block),
                 self._authority,
                 self._traceparent,
                 self._tracestate,
                 b"" if not body else body[0] if len(body) == 1 else b"".join(body),
                 self._parser.should_keep_alive(),
+                self._http10,
             )
         )
 
     def _drop_nominated(self) -> None:
         """Take out the headers that ``Connection`` declares to be for this hop (RFC 9110 section 7.6.1)."""
-        names = {name.strip().lower() for name in self._nominated.split(b",")} - _NOT_NOMINABLE
+        names = {name.strip(b" \t").lower() for name in self._nominated.split(b",")} - _NOT_NOMINABLE
+        names.discard(b"")  # empty elements of a list mean nothing (RFC 9110 section 5.6.1)
+        if not all(map(_TOKEN.fullmatch, names)):
+            self._refuse(bad(400, "bad_connection_header", "the Connection header is not a list of names"))
+            raise _Stop
+        self._lines = self._lines_without(names.__contains__)
+
+    def _without_disguised(self) -> bytes:
+        """Take out what an application that reads ``_`` as ``-``, as CGI does, takes for a header of ours."""
+
+        def disguised(name: bytes) -> bool:
+            plain = name.replace(b"_", b"-")
+            return plain != name and (plain in _SPECIAL or plain[:10] == OWN_PREFIX)
+
+        return b"".join(self._lines_without(disguised))
+
+    def _lines_without(self, unwanted: Callable[[bytes], bool]) -> list[bytes]:
         lines = self._lines
         kept: list[bytes] = []
         for at in range(0, len(lines), 4):
-            if lines[at].lower() not in names:
+            if not unwanted(lines[at].lower()):
                 kept += lines[at : at + 4]
-        self._lines = kept
+        return kept

@@ -1,0 +1,60 @@
+"""What a listener admits, and what it says to a request that it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from busmesh.relay.answers import Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one listener admits.
+
+    Attributes:
+        body: bytes of one request body; above it 413.
+        header_bytes: bytes of target and headers, and of trailers; above it 431. More serves hostile clients
+            only.
+        header_count: header lines; above it 431 (Envoy's default is 100 too).
+        header_timeout: seconds from the first byte of a request to the end of its body's arrival.
+        idle_timeout: seconds that a keep-alive connection may rest.
+        write_timeout: seconds without taking a byte of its answer until a client is cut off, once or twice.
+        connections: open connections; above it the newest gets a 503.
+        pipelined: requests waiting on one connection before reading pauses.
+    """
+
+    body: int = 900 * 1024
+    header_bytes: int = 64 * 1024
+    header_count: int = 100
+    header_timeout: float = 10.0
+    idle_timeout: float = 600.0
+    write_timeout: float = 15.0
+    connections: int = 10_000
+    pipelined: int = 16
+
+
+def bad(status: int, code: str, message: str) -> Answer:
+    return Answer(status, "DPE", code, message)
+
+
+def no_upgrade() -> Answer:
+    message = "neither CONNECT nor Upgrade is relayed; use plain http:// requests"
+    return bad(501, "upgrade_not_supported", message)
+
+
+def headers_too_large(limits: Limits) -> Answer:
+    return bad(431, "headers_too_large", f"more than {limits.header_bytes} bytes of headers")
+
+
+def too_many_headers(limits: Limits) -> Answer:
+    return bad(431, "too_many_headers", f"more than {limits.header_count} header lines")
+
+
+def trailers_too_large(limits: Limits) -> Answer:
+    message = f"more than {limits.header_bytes} bytes of trailers or chunk extensions"
+    return bad(431, "trailers_too_large", message)
+
+
+def body_too_large(limits: Limits) -> Answer:
+    message = f"a request body may have {limits.body} bytes; larger ones are not relayed yet"
+    return bad(413, "body_too_large", message)

@@ -1,0 +1,52 @@
+"""What a request parser tells, written down as one line each: a test reads like the conversation."""
+
+from __future__ import annotations
+
+from busmesh.relay.answers import Answer
+from busmesh.relay.parsing import ParsedRequest, RequestParser
+from busmesh.relay.refusals import Limits
+
+
+class Transcript:
+    """A sink that remembers; ``lines`` says what came, ``requests`` and ``refusals`` keep it whole."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.requests: list[ParsedRequest] = []
+        self.refusals: list[Answer] = []
+
+    def begun(self) -> None:
+        """Needed by timeouts only."""
+
+    def proceed(self) -> None:
+        self.lines.append("100 Continue")
+
+    def parsed(self, request: ParsedRequest) -> None:
+        self.requests.append(request)
+        head = request.head
+        line = b"%b %b for %b" % (head.method, head.target, request.authority)
+        size = f" with {len(request.body)} bytes" if request.body else ""
+        self.lines.append(line.decode("latin-1") + size)
+
+    def refused(self, answer: Answer) -> None:
+        self.refusals.append(answer)
+        self.lines.append(f"refused: {answer.status} {answer.code}")
+
+
+def parse(*pieces: bytes, limits: Limits | None = None, end: bool = False) -> Transcript:
+    """Feed the pieces to a parser, one read after the other, and then the end if asked."""
+    transcript = Transcript()
+    parser = RequestParser(transcript, limits or Limits())
+    for piece in pieces:
+        parser.feed(piece)
+    if end:
+        parser.end()
+    return transcript
+
+
+def request(
+    *headers: str, line: str = "GET / HTTP/1.1", host: str = "Host: orders", body: bytes = b""
+) -> bytes:
+    """Write a request of the lines given."""
+    lines = [line, *([host] if host else []), *headers, "", ""]
+    return "\r\n".join(lines).encode("latin-1") + body
