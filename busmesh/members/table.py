@@ -45,12 +45,22 @@ class MemberTable:
 
     def apply(self, announcement: Announcement, signer: SpiffeId, now: float) -> bool:
         """Take an announcement; True if it changed more than the time at which it was heard."""
-        if not announcement.is_by(signer):
-            self.rejected += 1
+        if not self.is_news(announcement, signer):
             return False
         members = self._services.setdefault(announcement.name, {})
         known = members.get(announcement.instance)
-        if known is None and len(members) >= MAX_PER_SERVICE:
+        if announcement.state is State.LEFT:
+            # Kept until overdue, so that an older announcement still under way cannot revive it.
+            members[announcement.instance] = Member(announcement, now)
+            return known is not None and known.announcement.state is not State.LEFT
+        members[announcement.instance] = Member(announcement, now)
+        return known is None or _matters(announcement) != _matters(known.announcement)
+
+    def is_news(self, announcement: Announcement, signer: SpiffeId) -> bool:
+        """Say whether ``announcement`` counts: by the instance itself, and newer than what is known of it."""
+        members = self._services.get(announcement.name, {})
+        known = members.get(announcement.instance)
+        if not announcement.is_by(signer) or (known is None and len(members) >= MAX_PER_SERVICE):
             self.rejected += 1
             return False
         if known is not None:
@@ -58,12 +68,7 @@ class MemberTable:
             if (announcement.incarnation, announcement.sequence) <= (old.incarnation, old.sequence):
                 self.stale += 1
                 return False
-        if announcement.state is State.LEFT:
-            # Kept until overdue, so that an older announcement still under way cannot revive it.
-            members[announcement.instance] = Member(announcement, now)
-            return known is not None and known.announcement.state is not State.LEFT
-        members[announcement.instance] = Member(announcement, now)
-        return known is None or _matters(announcement) != _matters(known.announcement)
+        return True
 
     def expire(self, now: float) -> list[Announcement]:
         """Forget who has not been heard of for too long; return them."""

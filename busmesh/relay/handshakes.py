@@ -23,6 +23,7 @@ from busmesh.identity.handshake import Handshake
 from busmesh.identity.holder import Identity
 from busmesh.names import ServiceName, SpiffeId, Subjects
 from busmesh.relay.replies import answerable
+from busmesh.relay.tally import Tally
 from busmesh.wire.frame import Session
 
 log = logging.getLogger(__name__)
@@ -131,6 +132,7 @@ class Acceptor:
         self._accept = accept
         self._inboxes = answerable(subjects.root, "inbox")
         self._half_way: OrderedDict[bytes, tuple[Handshake, float]] = OrderedDict()
+        self._tally = Tally(log, "handshakes")
         self._second = 0
         self._begun = 0
         self.completed = 0
@@ -145,7 +147,7 @@ class Acceptor:
             identifier, data = _unpack(payload)
         except RemoteProtocolError as error:
             self.refused += 1
-            log.info("a handshake message was dropped: %s", error)
+            self._tally.add(error)
             return
         answer = self._step(identifier, data)
         if answer and self._bus.connected:
@@ -166,7 +168,7 @@ class Acceptor:
             answer = handshake.feed(data, time.time())
         except BusmeshError as error:
             self.refused += 1
-            log.info("a handshake was refused: %s", error)
+            self._tally.add(error)
             return handshake.alert  # so that an honest peer fails at once instead of waiting
         if not handshake.done:
             self._half_way[identifier] = (handshake, now)
