@@ -25,7 +25,7 @@ from busmesh.policy.revision import Revision
 
 CONNECT_S = 10.0
 #: For the last acknowledgement; on a machine that breathes it takes milliseconds.
-ACKNOWLEDGED_S = 10.0
+ACKNOWLEDGED_S = 5.0
 #: A roll call lasts 0.4 s; a machine that is out of breath gets more than one.
 ROLL_CALLS = 5
 

@@ -177,7 +177,7 @@ class Process:
             lines = self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             return ""
-        return "\n".join(lines[-LAST_LINES:])
+        return "\n".join(_plain(line) for line in lines[-LAST_LINES:])
 
     def kill(self) -> None:
         """End it and all that it has started, by SIGKILL."""
@@ -238,3 +238,12 @@ class Process:
 
     def __repr__(self) -> str:
         return f"<Process {self.name} pid={self.pid} status={self.status}>"
+
+
+def _plain(line: str) -> str:
+    """Return a line of a log for people: of a JSON record its level and message."""
+    with contextlib.suppress(ValueError, RecursionError):
+        record = json.loads(line)
+        if isinstance(record, dict) and "message" in record:
+            return f"{record.get('level', '')}: {record['message']}"
+    return line

@@ -12,8 +12,9 @@ from busmesh.demo.cast import AGENTS
 from busmesh.demo.desk import Published
 from busmesh.demo.ledger import CANARY_PARTS, SPLIT_PARTS, Ledger, Part, share
 
-SPLIT_SHARE = 0.80
-SPLIT_TOLERANCE = 0.02
+#: In percent, and whole numbers: 78 % is within two of 80, whatever binary fractions say.
+SPLIT_PERCENT = 80
+SPLIT_TOLERANCE = 2
 #: Fewer requests prove nothing.
 FEWEST_SPLIT = 100
 FEWEST_CANARY = 10
@@ -51,7 +52,7 @@ def split_promise(counts: Counter[str]) -> Promise:
     total = counts.total()
     held = (
         total >= FEWEST_SPLIT
-        and abs(counts["v1"] / total - SPLIT_SHARE) <= SPLIT_TOLERANCE
+        and abs(100 * counts["v1"] - SPLIT_PERCENT * total) <= SPLIT_TOLERANCE * total
         and counts["v1"] + counts["v2"] == total
     )
     said = f"{_percent(counts, 'v1')} to v1 and {_percent(counts, 'v2')} to v2, of {total:,} requests"
