@@ -199,7 +199,7 @@ class Agent:
                 observer=observer,
                 max_active=limits.max_requests + limits.max_pending,
             )
-            self.inbound.serving = False
+            self.inbound.closed_because = "its application has not been checked yet"
             self.registrar.active = lambda: self.inbound.active if self.inbound is not None else 0
             self.acceptor = Acceptor(self.bus, self.subjects, self.identity, self.inbound.add_session)
             self.health = HealthChecker(address, self.definition.health, self._health_changed)
@@ -311,8 +311,8 @@ class Agent:
         return seal_signed(self.identity.svid, acknowledgement.PURPOSE, body, time.time())
 
     def _health_changed(self, healthy: bool) -> None:
-        if self.inbound is not None:
-            self.inbound.serving = healthy
+        if self.inbound is not None and not self.draining:
+            self.inbound.closed_because = "" if healthy else "its application is not healthy"
         self.registrar.mailbox.tell(HealthChanged(healthy))
         state = "healthy" if healthy else "unhealthy"
         why = self.health.last_error if self.health is not None and not healthy else ""
@@ -347,12 +347,13 @@ class Agent:
         until = time.monotonic() + max(self.definition.drain_s, DRAIN_NOTICE_S)
         if self.inbound is not None:
             await asyncio.sleep(min(DRAIN_NOTICE_S, self.definition.drain_s))
-            if self.bus.connected:
-                # From here on the bus answers in our place: "no responders", at once.
-                await self.bus.unsubscribe(self._who)
-                await self.bus.unsubscribe(self._relay)
+            # What is at work may be probed for, so the subscription stays until all of it is done.
+            self.inbound.closed_because = "it is draining"
             while self.inbound.active and time.monotonic() < until:  # noqa: ASYNC110 - an event costs each request
                 await asyncio.sleep(0.01)
+            # From here on the bus answers in our place: "no responders", at once.
+            await self.bus.unsubscribe(self._who)
+            await self.bus.unsubscribe(self._relay)
 
     async def close(self) -> None:
         """End at once, with a good-bye if the bus is there."""

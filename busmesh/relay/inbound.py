@@ -15,7 +15,8 @@ from typing import Protocol
 from busmesh.bus.bus import Bus
 from busmesh.errors import RemoteProtocolError
 from busmesh.names import SpiffeId, Subjects
-from busmesh.relay.application import AppFailure, Application, AppResponse, Call, render_request
+from busmesh.relay.appconnection import AppFailure, AppResponse, Call
+from busmesh.relay.application import Application, render_request
 from busmesh.relay.replies import answerable
 from busmesh.relay.ticker import Ticker
 from busmesh.telemetry.series import RequestMetrics
@@ -115,8 +116,8 @@ class Inbound:
         self._ticker = Ticker(TICK_S, self._tick)
         self.refused = 0
         self.bad_frames = 0
-        #: False until the application is healthy: requests are refused as not processed.
-        self.serving = True
+        #: Why no request is taken at present, told to callers; they try elsewhere. Empty: requests are taken.
+        self.closed_because = ""
 
     def add_session(self, session: Session, fingerprint: str) -> None:
         """Accept frames of a session whose handshake is complete."""
@@ -174,8 +175,8 @@ class Inbound:
                 peer, stream, Refusal(False, 504, "UT", "too_late", "the deadline passed on the way")
             )
             return
-        if not self.serving:
-            message = f"the application of {self._me.instance} is not healthy"
+        if self.closed_because:
+            message = f"{self._me.instance} takes no requests: {self.closed_because}"
             self._refuse(peer, stream, Refusal(False, 503, "UH", "not_serving", message))
             return
         if len(self._work) >= self._max_active:

@@ -171,10 +171,6 @@ def test_payments_refuses_what_is_too_much(run: Run, echo_app: EchoApp) -> None:
     assert refused == ["UO"] * (150 - 64 - 64)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="drain ends the relay's subscription, so a probe finds nobody and the request is given up",
-)
 def test_payments_finishes_what_is_at_work(run: Run, echo_app: EchoApp) -> None:
     payments = run("payments.yaml", "--app", echo_app.url)
     shopper = run("client-only.yaml", "--upstreams", "payments")
