@@ -8,7 +8,6 @@ through: it is taken apart and written anew from its parts, so what two parsers 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Protocol
 
 import httptools
@@ -16,6 +15,7 @@ import httptools
 from busmesh.decide.request import RequestHead
 from busmesh.relay import refusals
 from busmesh.relay.answers import Answer
+from busmesh.relay.lines import without, without_disguised
 from busmesh.relay.refusals import Limits, bad
 from busmesh.wire.http import HOP_BY_HOP, OWN_PREFIX, TOKEN
 
@@ -198,7 +198,7 @@ class RequestParser:
             if lower[:10] != OWN_PREFIX:
                 self._lines += (name, b": ", value, b"\r\n")
         elif special is _HOST:
-            self._hosts.append(value.rstrip(b" \t"))  # llhttp leaves blanks at the end of a value
+            self._hosts.append(value.rstrip(b" \t"))
             self._lines += (name, b": ", value, b"\r\n")
         elif special is _TRACE:
             self._traceparent = value.rstrip(b" \t") if self._traceparent is None else b""  # of two, neither
@@ -212,6 +212,7 @@ class RequestParser:
 
     def _frame(self, special: int, value: bytes) -> Answer | None:
         """Take a header that says where the body ends; return what is wrong with it."""
+        value = value.rstrip(b" \t")  # llhttp leaves blanks at the end of a value
         if special is _LENGTH:
             if self._length >= 0 or _DIGITS.fullmatch(value) is None:
                 return bad(400, "bad_content_length", "content-length is not one number")
@@ -223,7 +224,7 @@ class RequestParser:
         elif special is _UPGRADE:
             self._upgrades = True
         elif special is _EXPECT:
-            self._expects = value.rstrip(b" \t").lower() == b"100-continue"
+            self._expects = value.lower() == b"100-continue"
             if not self._expects:
                 return bad(417, "bad_expectation", "the only expectation understood is 100-continue")
         return None
@@ -305,7 +306,7 @@ class RequestParser:
             self._drop_nominated()
         block = b"".join(self._lines)
         if b"_" in block:
-            block = self._without_disguised()
+            block = b"".join(without_disguised(self._lines, _SPECIAL))
         body = self._body
         self._sink.parsed(
             ParsedRequest(
@@ -326,21 +327,4 @@ class RequestParser:
         if not all(map(_TOKEN.fullmatch, names)):
             self._refuse(bad(400, "bad_connection_header", "the Connection header is not a list of names"))
             raise _Stop
-        self._lines = self._lines_without(names.__contains__)
-
-    def _without_disguised(self) -> bytes:
-        """Take out what an application that reads ``_`` as ``-``, as CGI does, takes for a header of ours."""
-
-        def disguised(name: bytes) -> bool:
-            plain = name.replace(b"_", b"-")
-            return plain != name and (plain in _SPECIAL or plain[:10] == OWN_PREFIX)
-
-        return b"".join(self._lines_without(disguised))
-
-    def _lines_without(self, unwanted: Callable[[bytes], bool]) -> list[bytes]:
-        lines = self._lines
-        kept: list[bytes] = []
-        for at in range(0, len(lines), 4):
-            if not unwanted(lines[at].lower()):
-                kept += lines[at : at + 4]
-        return kept
+        self._lines = without(self._lines, names.__contains__)

@@ -1,0 +1,445 @@
+"""Responses of the application, parsed strictly: whatever it sends, each call ends once and as its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from busmesh.relay.appconnection import AppConnection, AppFailure, AppResponse, Call
+from busmesh.wire.http import decode_response, encode_response
+from tests.relay.wires import FakeTransport
+
+REQUEST = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Desk:
+    """The pool, as a connection sees it: notes what it is told."""
+
+    def __init__(self, max_body: int = 1000) -> None:
+        self.max_body = max_body
+        self.resting = 0
+        self.forgotten = 0
+        self.ended: list[AppResponse | AppFailure] = []
+        self.transport = FakeTransport(AppConnection(self))
+        self.connection: AppConnection = self.transport.protocol
+
+    def rest(self, connection: AppConnection) -> None:
+        assert connection is self.connection
+        self.resting += 1
+
+    def forget(self, connection: AppConnection) -> None:
+        self.forgotten += 1
+
+    def end(self, call: Call, result: AppResponse | AppFailure) -> None:
+        call.connection = None
+        if not call.cancelled:
+            call.done(result)
+
+    def call(self, method: str = "GET") -> Call:
+        call = Call(method.encode(), REQUEST, self.ended.append)
+        self.connection.start(call)
+        return call
+
+    def send(self, *pieces: bytes) -> None:
+        """The application sends; the network stops delivering when the connection is closed."""
+        for piece in pieces:
+            if not self.transport.is_closing():
+                self.connection.data_received(piece)
+
+
+def ask(*pieces: bytes, method: str = "GET", close: bool = False, max_body: int = 1000) -> Desk:
+    """Make one call and let the application send ``pieces``, and then close if asked."""
+    desk = Desk(max_body)
+    desk.call(method)
+    desk.send(*pieces)
+    if close:
+        desk.transport.lose()
+    return desk
+
+
+def the_response(desk: Desk) -> AppResponse:
+    [result] = desk.ended
+    assert isinstance(result, AppResponse), result
+    return result
+
+
+def the_failure(desk: Desk) -> AppFailure:
+    [result] = desk.ended
+    assert isinstance(result, AppFailure), result
+    assert desk.resting == 0
+    assert desk.transport.is_closing()
+    return result
+
+
+def head(*lines: str, status: str = "200 OK") -> bytes:
+    return "\r\n".join([f"HTTP/1.1 {status}", *lines, "", ""]).encode("latin-1")
+
+
+# -- responses -----------------------------------------------------------------------------------
+
+
+def test_a_response_keeps_its_headers_and_loses_those_of_the_hop() -> None:
+    desk = ask(
+        head(
+            "Server: x",
+            "Set-Cookie: a=1",
+            "set-cookie: b=2",
+            "Connection: keep-alive, x",
+            "Keep-Alive: timeout=5",
+            "x-busmesh-flags: UH",
+            "X_Busmesh_Flags: UH",
+            "X-Forwarded-Client-Cert: x",
+            "Content_Length: 5",
+            "Expect: x",
+            "X_Own: 1",
+            "Content-Length: 2",
+            status="200 Fine indeed",
+        )
+        + b"ok"
+    )
+    response = the_response(desk)
+    assert response.headers == b"Server: x\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nX_Own: 1\r\n"
+    assert (response.status, response.reason, response.body) == (200, b"Fine indeed", b"ok")
+    assert desk.resting == 1
+
+
+@pytest.mark.parametrize(
+    ("pieces", "body"),
+    [
+        ([head("Content-Length: 3"), b"abc"], b"abc"),
+        ([head("Content-Length: 3 \t"), b"a", b"bc"], b"abc"),
+        ([head("Content-Length: 0")], b""),
+        ([head("Transfer-Encoding: chunked"), b"3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n"], b"abcd"),
+        ([head("Transfer-Encoding: Chunked "), b"3;a=b\r\nabc\r\n0\r\nX: trailer\r\n\r\n"], b"abc"),
+        ([head(status="204 No Content")], b""),
+        ([head(status="304 Not Modified")], b""),
+        ([head("Content-Length: 77", status="304 Not Modified")], b""),
+        ([head("Content-Length: 3", status="404 Not Found"), b"no!"], b"no!"),
+        ([head("Content-Length: 3", status="200 "), b"abc"], b"abc"),
+        ([b"HTTP/1.1 200\r\nContent-Length: 3\r\n\r\n", b"abc"], b"abc"),
+    ],
+)
+def test_where_a_body_ends(pieces: Sequence[bytes], body: bytes) -> None:
+    desk = ask(*pieces)
+    assert the_response(desk).body == body
+    assert desk.resting == 1, "the connection takes the next call"
+    assert not desk.transport.is_closing()
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b"HTTP/1.0 200 OK\r\n\r\n", b"abc"],
+        [head("Connection: close"), b"abc"],
+        [head(), b"a", b"bc"],
+    ],
+)
+def test_a_body_without_length_ends_with_the_connection(pieces: list[bytes]) -> None:
+    desk = ask(*pieces)
+    assert desk.ended == []
+    desk.transport.lose()
+    assert the_response(desk).body == b"abc"
+    assert desk.resting == 0
+    reset = ask(*pieces)
+    reset.transport.lose(ConnectionResetError())
+    assert the_failure(reset).code == "application_reset"
+
+
+@pytest.mark.parametrize(
+    ("lines", "declared"),
+    [(["Content-Length: 12345"], 12345), (["Transfer-Encoding: chunked"], None), ([], None)],
+)
+@pytest.mark.parametrize("status", ["200 OK", "404 Not Found"])
+def test_head_has_a_length_and_no_body(lines: list[str], declared: int | None, status: str) -> None:
+    desk = ask(head(*lines, status=status), method="HEAD")
+    response = the_response(desk)
+    assert (response.declared, response.body) == (declared, b"")
+
+
+def test_calls_after_a_head_get_their_own_responses() -> None:
+    """A parser that waits for the body that HEAD announced takes the next response for it."""
+    desk = Desk()
+    for method, answer, body in [
+        ("GET", OK, b"ok"),
+        ("HEAD", head("Content-Length: 30", "X: 1"), b""),
+        ("GET", OK, b"ok"),
+        ("HEAD", head("Transfer-Encoding: chunked"), b""),
+        ("HEAD", head("Content-Length: 0"), b""),
+        ("GET", head("Content-Length: 3") + b"end", b"end"),
+    ]:
+        desk.call(method)
+        desk.send(answer)
+        assert the_response(desk).body == body
+        desk.ended.clear()
+    assert desk.resting == 6
+
+
+@pytest.mark.parametrize("interim", ["100 Continue", "102 Processing", "103 Early Hints"])
+def test_interim_responses_are_not_the_response(interim: str) -> None:
+    first = head("Link: </a>", "Content-Length: 5", status=interim)
+    for pieces in ([first + OK], [first, OK], [first, first, OK]):
+        response = the_response(ask(*pieces))
+        assert (response.status, response.headers, response.body) == (200, b"", b"ok")
+
+
+def test_an_interim_response_alone_is_none() -> None:
+    assert the_failure(ask(head(status="100 Continue"), close=True)).code == "application_reset"
+
+
+@pytest.mark.parametrize("reason", ["Caf\xe9", "a b-c!", "\t"])
+def test_reasons_pass(reason: str) -> None:
+    response = the_response(ask(head("Content-Length: 0", status=f"200 {reason}")))
+    assert response.reason.strip() == reason.encode("latin-1").strip()
+
+
+def test_a_reason_that_nobody_may_write_is_left_out() -> None:
+    """Else the caller's agent would take the frame for forged and the response for lost."""
+    assert the_response(ask(head("Content-Length: 0", status="200 a\x01b"))).reason == b""
+
+
+# -- failures ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"nonsense\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"HTTP/1.1 2000 OK\r\n\r\n",
+        head("Content-Length: 2", "Content-Length: 2") + b"ok",
+        head("Content-Length: 2", "Content-Length: 3") + b"ok",
+        head("Content-Length: +2") + b"ok",
+        head("Content-Length: 2, 2") + b"ok",
+        head("Content-Length: 99999999999999999999999") + b"ok",
+        head("Content-Length: 2", "Transfer-Encoding: chunked") + b"0\r\n\r\n",
+        head("Transfer-Encoding: chunked", "Content-Length: 2") + b"0\r\n\r\n",
+        head("Transfer-Encoding: gzip, chunked") + b"0\r\n\r\n",
+        head("Transfer-Encoding: gzip") + b"ok",
+        head("Transfer-Encoding: chunked", "Transfer-Encoding: chunked") + b"0\r\n\r\n",
+        head("Transfer-Encoding: chunked") + b"zz\r\n",
+        head("Transfer-Encoding: chunked") + b"3\r\nabcd\r\n",
+        head("Content-Length: 0", "X : a"),
+        head("Content-Length: 0", "X: a\x00b"),
+        head("Content-Length: 0", "X: a", " folded"),
+        b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+        head("Content-Length: 0", status="600 Strange"),
+        head("Content-Length: 0", status="999 Strange"),
+        head("Content-Length: 0", status="000 Strange"),
+        head("Content-Length: 0", status="150 Strange"),
+    ],
+)
+def test_bad_responses(data: bytes) -> None:
+    failure = the_failure(ask(data))
+    assert (failure.code, failure.processed) == ("bad_response", True)
+    assert "application" in failure.message
+    one_by_one = the_failure(ask(*(data[at : at + 1] for at in range(len(data)))))
+    assert one_by_one.code == "bad_response"
+
+
+def test_switching_protocols_is_not_relayed() -> None:
+    data = head("Connection: upgrade", "Upgrade: websocket", status="101 Switching Protocols")
+    assert the_failure(ask(data + b"\x81\x00")).code == "upgrade_not_supported"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [],
+        [b"HTTP/1.1 200 OK\r\nContent-"],
+        [head("Content-Length: 3"), b"ab"],
+        [head("Transfer-Encoding: chunked"), b"3\r\nabc\r\n"],
+    ],
+)
+def test_closed_before_the_end(pieces: list[bytes]) -> None:
+    """The application may have done the work: the outcome is unknown."""
+    failure = the_failure(ask(*pieces, close=True))
+    assert (failure.code, failure.processed) == ("application_reset", True)
+
+
+@pytest.mark.parametrize("start", [head("Content-Length: 1001"), head("Transfer-Encoding: chunked"), head()])
+def test_a_body_too_large(start: bytes) -> None:
+    chunk = b"64\r\n" + b"x" * 100 + b"\r\n" if b"chunked" in start else b"x" * 100
+    failure = the_failure(ask(start, *[chunk] * 11))
+    assert failure.code == "response_too_large"
+    assert "1000 bytes" in failure.message
+
+
+@pytest.mark.parametrize("cut", [1_000_000, 1000])
+@pytest.mark.parametrize(
+    "data",
+    [
+        head("X: " + "a" * 70_000, "Content-Length: 0"),
+        head("X: " + "a" * 500_000),
+        head(*["X: a"] * 201, "Content-Length: 0"),
+        head(*["X: a"] * 100_000),
+        head("Content-Length: 0", status="200 " + "a" * 70_000),
+    ],
+)
+def test_heads_too_large(data: bytes, cut: int) -> None:
+    failure = the_failure(ask(*(data[at : at + cut] for at in range(0, len(data), cut))))
+    assert failure.code == "response_headers_too_large"
+
+
+@pytest.mark.parametrize("endless", [b"1;", b"0\r\nX: ", b"0\r\n"])
+def test_endless_trailers_and_chunk_extensions(endless: bytes) -> None:
+    more = b"a: b\r\n" * 1000 if endless == b"0\r\n" else b"a" * 6000
+    failure = the_failure(ask(head("Transfer-Encoding: chunked") + endless, *[more] * 12))
+    assert failure.code == "response_headers_too_large"
+
+
+def test_headers_up_to_the_limit_pass() -> None:
+    data = head("X: " + "a" * 65_000, "Content-Length: 0")
+    assert the_response(ask(data)).status == 200
+    assert the_response(ask(data[:40_000], data[40_000:])).status == 200
+    assert the_response(ask(head(*["X: a"] * 199, "Content-Length: 0"))).status == 200
+
+
+# -- one response answers one call -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "extra", [OK, b"HTTP/1.1 200 OK\r\nX: smuggled\r\n\r\n", b"\r\n\r\n", b"junk", b"HTTP/1.1 2", b"\x00"]
+)
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        ("GET", OK),
+        ("GET", head("Transfer-Encoding: chunked") + b"2\r\nok\r\n0\r\n\r\n"),
+        ("GET", head(status="204 No Content")),
+        ("GET", head("Content-Length: 5", status="304 Not Modified")),
+        ("HEAD", head("Content-Length: 500")),
+        ("HEAD", head("Transfer-Encoding: chunked")),
+        ("GET", head("Content-Length: 2", "Connection: close") + b"ok"),
+    ],
+)
+def test_what_comes_with_a_response_never_answers_the_next_call(
+    method: str, answer: bytes, extra: bytes
+) -> None:
+    desk = ask(answer + extra, method=method)
+    assert the_response(desk).status in (200, 204, 304)
+    if extra == b"\r\n\r\n":  # blank lines between messages mean nothing, but then nothing else may follow
+        return
+    assert desk.resting == 0
+    assert desk.transport.is_closing()
+
+
+def test_what_comes_while_nothing_was_asked_closes_the_connection() -> None:
+    desk = ask(OK)
+    desk.send(OK)
+    assert desk.transport.is_lost()
+    assert len(desk.ended) == 1
+    assert not desk.connection.usable
+
+
+def test_a_response_that_closes_is_the_last() -> None:
+    desk = ask(head("Content-Length: 2", "Connection: close") + b"ok")
+    assert the_response(desk).body == b"ok"
+    assert desk.resting == 0
+    assert desk.transport.is_closing()
+
+
+# -- cancelling --------------------------------------------------------------------------------------
+
+
+def test_cancelling_closes_the_connection_and_tells_nothing() -> None:
+    desk = Desk()
+    call = desk.call()
+    desk.send(head("Content-Length: 2"), b"o")
+    call.cancel()
+    assert desk.transport.is_lost()
+    assert (desk.ended, desk.forgotten) == ([], 1)
+
+
+def test_cancelling_a_finished_call_leaves_the_connection() -> None:
+    desk = Desk()
+    call = desk.call()
+    desk.send(OK)
+    desk.call()
+    call.cancel()
+    assert not desk.transport.is_closing()
+
+
+# -- properties ----------------------------------------------------------------------------------------
+
+HEADS = st.sampled_from(
+    [
+        head("Content-Length: 2"),
+        head("Content-Length: 0"),
+        head("Transfer-Encoding: chunked"),
+        head("Connection: close"),
+        head("x-busmesh-a: 1", "X_Forwarded_Client_Cert: a", "Content-Length: 2"),
+        head("Content-Length: 2", status="404 Not Found"),
+        head(status="204 No Content"),
+        head("Content-Length: 9", status="304 Not Modified"),
+        head(status="100 Continue"),
+        head(status="103 Early Hints"),
+        head("Upgrade: x", "Connection: upgrade", status="101 Switching"),
+        head("Content-Length: 2", "Transfer-Encoding: chunked"),
+        b"HTTP/1.0 200 OK\r\n\r\n",
+        head("Content-Length: 2", status="600 x"),
+    ]
+)
+BODIES = st.sampled_from([b"", b"ok", b"2\r\nok\r\n0\r\n\r\n", b"0\r\nA: b\r\n\r\n", b"\r\n", b"2\r\no"])
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> bytes:
+    """Responses, good and bad, one after the other, some with a byte changed."""
+    data = bytearray(b"".join(draw(HEADS) + draw(BODIES) for _ in range(draw(st.integers(1, 3)))))
+    for at in draw(st.lists(st.integers(0, len(data) - 1), max_size=2)):
+        data[at] = draw(st.integers(0, 255))
+    return bytes(data)
+
+
+def judge(desk: Desk) -> None:
+    """The call has ended once, and what it got can go over the bus."""
+    [result] = desk.ended
+    if isinstance(result, AppResponse):
+        sealed = encode_response(result.status, result.reason, result.headers, result.body, result.declared)
+        read = decode_response(sealed)
+        assert (read.status, read.headers, read.body) == (result.status, result.headers, result.body)
+    else:
+        assert result.processed
+        assert result.code in (
+            "bad_response",
+            "application_reset",
+            "upgrade_not_supported",
+            "response_too_large",
+        )
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    data=streams() | st.binary(max_size=300),
+    sizes=st.lists(st.integers(1, 40), max_size=10),
+    method=st.sampled_from(["GET", "HEAD", "POST"]),
+)
+def test_whatever_comes_a_call_ends_exactly_once(data: bytes, sizes: list[int], method: str) -> None:
+    pieces, at = [], 0
+    for size in sizes:
+        pieces.append(data[at : at + size])
+        at += size
+    pieces.append(data[at:])
+    desk = ask(*pieces, method=method, max_body=100)
+    if not desk.transport.is_lost():
+        desk.transport.lose()
+    judge(desk)
+    assert desk.forgotten == 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=streams(), method=st.sampled_from(["GET", "HEAD"]))
+def test_the_next_call_never_gets_what_was_sent_before_it(data: bytes, method: str) -> None:
+    desk = ask(data, method=method)
+    first = list(desk.ended)
+    if desk.resting and not desk.transport.is_closing():
+        desk.call()
+        assert desk.ended == first, "answered before it was asked"
+        desk.send(head("X-Mine: 1", "Content-Length: 4") + b"mine")
+        assert len(desk.ended) == 2
+        second = desk.ended[1]
+        assert isinstance(second, AppFailure) or second.body == b"mine"
