@@ -20,7 +20,6 @@ from busmesh.cli.output import tell_person
 from busmesh.cli.signals import stop_signals, unless_stopped
 from busmesh.cli.text import printable
 from busmesh.demo.board import Board
-from busmesh.demo.cast import as_typed
 from busmesh.demo.mesh import DemoMesh
 from busmesh.demo.scenario import Scenario
 from busmesh.demo.verdict import Promise, promises, summary
@@ -163,7 +162,7 @@ def program() -> tuple[str, list[str]]:
     """Return how a person here calls busmesh, and what has to be typed before that this works."""
     script = Path(sys.argv[0])
     if script.stem != "busmesh":  # python -m busmesh
-        return f"{shlex.quote(as_typed(Path(sys.executable)))} -m busmesh", []
+        return f"{shlex.quote(sys.executable)} -m busmesh", []
     found = shutil.which("busmesh")
     if found is not None and Path(found).resolve() == script.resolve():
         return "busmesh", []

@@ -18,7 +18,8 @@ from busmesh.bus.ports import free_port
 from busmesh.demo.cast import AGENTS, CALLER, PACKAGE, Role, shipped
 from busmesh.demo.processes import Guard, Process
 from busmesh.errors import BusmeshError
-from busmesh.relay.application import AppFailure, Application, AppResponse, Call, PoolLimits, render_request
+from busmesh.relay.appconnection import AppFailure, AppResponse, Call
+from busmesh.relay.application import Application, PoolLimits, render_request
 
 HOST = "127.0.0.1"
 #: Not looking into the current folder, where somebody may keep a json.py.

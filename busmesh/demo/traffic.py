@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from random import Random
 
 from busmesh.demo.ledger import CANARY_PARTS, Hop, Part, Result, read_hops
-from busmesh.relay.application import AppFailure, Application, AppResponse, Call, PoolLimits, render_request
+from busmesh.relay.appconnection import AppFailure, AppResponse, Call
+from busmesh.relay.application import Application, PoolLimits, render_request
 
 #: Requests a second. About a fifth of what two cores do with the shop's own Python servers.
 RATE = 100.0
