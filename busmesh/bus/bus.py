@@ -33,6 +33,8 @@ RECONNECT_MAX_S = 0.5
 WATCHDOG_INTERVAL_S = 1.0
 WATCHDOG_TIMEOUT_S = 0.8
 WATCHDOG_MISSES = 2
+#: For the last messages to leave; a server that hangs does not get longer.
+CLOSE_S = 1.0
 
 
 class _LoginRefused(Exception):
@@ -54,6 +56,7 @@ class Bus:
         self._waiting: dict[bytes, Waiting] = {}
         self._watchers: list[Callable[[bool], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._farewells: set[asyncio.Task[None]] = set()  # each ends within CLOSE_S by itself
         self._closing = False
         self._last_error = ""
         self.inbox = f"{options.inbox_prefix}.{secrets.token_hex(8)}"
@@ -119,8 +122,8 @@ class Bus:
                     inbox_prefix=self.inbox,
                     **self.options.login(),
                 )
+            self._client = client
         except _LoginRefused as error:
-            self._own(_close_quietly(client))
             raise Denied(
                 f"the bus refused the login: {error}",
                 code="BM3002",
@@ -128,9 +131,11 @@ class Bus:
             ) from None
         except (TimeoutError, OSError, nats_errors.Error) as error:
             self._last_error = self._last_error or str(error) or type(error).__name__
-            self._own(_close_quietly(client))
             return False
-        self._client = client
+        finally:
+            if self._client is not client:  # also when whoever connects loses patience
+                client.cut()
+                self._own(_close_quietly(client), self._farewells)
         for subscription in self._subscriptions.values():
             subscription.sid = client.attach(subscription.subject, subscription.handler)
         self._stand()
@@ -230,11 +235,13 @@ class Bus:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._farewells, return_exceptions=True)
 
-    def _own(self, work: Any) -> None:
+    def _own(self, work: Any, among: set[asyncio.Task[None]] | None = None) -> None:
+        tasks = self._tasks if among is None else among
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     def on_connection(self, watcher: Callable[[bool], None]) -> None:
         """Call ``watcher`` with True after each (re)connection and with False at each loss."""
@@ -386,8 +393,10 @@ class _Subscription:
 
 
 async def _close_quietly(client: Client) -> None:
-    """Close a nats-py client; it may raise the very error for which it is closed."""
-    with contextlib.suppress(
-        OSError, nats_errors.Error, AssertionError, AttributeError, asyncio.TimeoutError
-    ):
-        await client.close()
+    """Close a nats-py client; it may raise the very error for which it is closed, or wait for ever."""
+    try:
+        with contextlib.suppress(OSError, nats_errors.Error, AssertionError, AttributeError, TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await client.close()
+    finally:
+        client.cut()

@@ -47,6 +47,14 @@ class Client(NatsClient):
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
 
+    # -- connecting ------------------------------------------------------------------------------
+
+    async def _connect_to_server(self, s: Any) -> None:
+        # nats-py forgets a connection that never got as far as a session, and forgets to close it: a server
+        # that hangs would cost a socket per attempt.
+        self.cut()
+        await super()._connect_to_server(s)
+
     # -- reading ---------------------------------------------------------------------------------
 
     async def _process_connect_init(self) -> None:
@@ -150,9 +158,16 @@ class Client(NatsClient):
                 transport.write(outgoing[0] if len(outgoing) == 1 else b"".join(outgoing))
             outgoing.clear()
 
+    async def _send_ping(self, future: Any = None) -> None:
+        # The answer proves what went before it: a PING must not overtake what send() took.
+        self.flush_outgoing()
+        await super()._send_ping(future)
+
     def cut(self) -> None:
-        """Drop the connection at once, unsent bytes included; nats-py then reconnects."""
-        self._stream_transport().abort()
+        """Drop the connection at once, unsent bytes included, if there is one; nats-py then reconnects."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
 
 
 class _DirectProtocol(asyncio.Protocol):
