@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import os
+import signal
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from busmesh.agent.agent import Agent
 from busmesh.agent.child import Child
 
 log = logging.getLogger(__name__)
+
+ENDED_BY_SIGTERM = 128 + signal.SIGTERM
 
 
 def _address(address: tuple[str, int]) -> str:
@@ -118,7 +121,9 @@ class Runner:
                 child.kill()
         status = await ended
         log.info("the application has ended with status %d", status)
-        return status
+        asked = stopping.done() or self._agent.draining
+        # An application without a handler ends by the very signal that we sent: that is an end in order.
+        return 0 if asked and status == ENDED_BY_SIGTERM else status
 
 
 async def _before(stopping: asyncio.Task[bool], work: Coroutine[Any, Any, None]) -> bool:
