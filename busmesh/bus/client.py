@@ -181,11 +181,12 @@ class _DirectProtocol(asyncio.Protocol):
         self._inner = inner
         self.data_received = client._read  # type: ignore[method-assign]  # one call less per read
 
-    def eof_received(self) -> bool | None:
-        self._client._on_state(False)
-        return self._inner.eof_received()
+    def eof_received(self) -> None:
+        # Closed for good: what is unsent would keep nats-py waiting for a peer that may never read it.
+        self._client.cut()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._client.congested = False  # a lost transport does not say that writing resumes
         self._client._on_state(False)
         # An error would be raised inside nats-py's read loop; the end of the stream says the same.
         self._inner.connection_lost(None)
