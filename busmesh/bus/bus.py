@@ -145,8 +145,7 @@ class Bus:
         self.connected = True
         self.reconnects += 1
         self._last_error = ""
-        for watcher in list(self._watchers):
-            watcher(True)
+        self._tell(True)
 
     def _on_state(self, standing: bool) -> None:
         """Hear from the socket, before nats-py does, that the connection is lost."""
@@ -154,8 +153,14 @@ class Bus:
             self.connected = False
             for waiting in list(self._waiting.values()):
                 waiting.fail(BusUnavailable("the bus connection was lost", code="BM3003"))
-            for watcher in list(self._watchers):
-                watcher(False)
+            self._tell(False)
+
+    def _tell(self, standing: bool) -> None:
+        for watcher in list(self._watchers):
+            try:
+                watcher(standing)
+            except Exception:  # one watcher's bug must not end the reconnecting
+                log.exception("bus: a watcher of the connection failed")
 
     def _on_reconnected(self) -> None:
         log.info("bus: connected again")
