@@ -178,9 +178,13 @@ class Bus:
         )
         while not self._closing:
             await asyncio.sleep(self._rng.uniform(0.1, RECONNECT_MAX_S))
-            with contextlib.suppress(Denied):
+            try:
                 if await self._connect_once():
                     return
+            except Denied:
+                continue  # until the login is known again
+            except Exception:  # whatever it is, giving up would cut the agent off for good
+                log.exception("bus: the connection could not be built anew")
 
     def _on_error(self, error: Exception) -> None:
         text = str(error)
@@ -209,9 +213,12 @@ class Bus:
             client = self._client
             if client is None or not self.connected:
                 misses = 0
+                if client is not None and client.stranded:
+                    client.cut()
+                    await _close_quietly(client)  # which has a new one built
                 continue
             try:
-                await client.rtt(timeout=WATCHDOG_TIMEOUT_S)  # type: ignore[arg-type]  # seconds
+                await client.rtt(WATCHDOG_TIMEOUT_S)
                 misses = 0
             except (nats_errors.Error, OSError, AssertionError, AttributeError):
                 misses += 1
@@ -227,7 +234,7 @@ class Bus:
             BusUnavailable: no answer within ``timeout`` seconds.
         """
         try:
-            return await self._standing().rtt(timeout=timeout)  # type: ignore[arg-type]
+            return await self._standing().rtt(timeout)
         except (nats_errors.Error, OSError):
             raise BusUnavailable("the bus does not answer", code="BM3003") from None
 

@@ -55,6 +55,12 @@ class Client(NatsClient):
         self.cut()
         await super()._connect_to_server(s)
 
+    @property
+    def stranded(self) -> bool:
+        """True if nats-py is not connected and has stopped trying, over an error that it does not know."""
+        trying = self._reconnection_task is not None and not self._reconnection_task.done()
+        return not (trying or self.is_connected or self.is_closed)
+
     # -- reading ---------------------------------------------------------------------------------
 
     async def _process_connect_init(self) -> None:
@@ -157,6 +163,11 @@ class Client(NatsClient):
             if not transport.is_closing():
                 transport.write(outgoing[0] if len(outgoing) == 1 else b"".join(outgoing))
             outgoing.clear()
+
+    async def rtt(self, timeout: float = 1.0) -> float:
+        if self._stream_transport().is_closing():  # uvloop raises a RuntimeError, which nobody expects
+            raise ConnectionResetError("the bus connection is closing")
+        return await super().rtt(timeout)  # type: ignore[arg-type]  # annotated int, used as seconds
 
     async def _send_ping(self, future: Any = None) -> None:
         # The answer proves what went before it: a PING must not overtake what send() took.
