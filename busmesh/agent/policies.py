@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 REREAD_S = 30.0
 #: Agents that give back a lost log at once get into each other's way a few times.
 REFILL_TRIES = 5
+#: Entries held at once while reading: anybody can fill the log with junk, and nobody's memory must follow.
+BATCH = 16
 
 
 class Taken(Enum):
@@ -104,6 +106,8 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         self._sequence = 0  # of the last entry of the log that was read
         self._matched = 0  # how many of our entries the log is known to hold
         self.forged = 0
+        self._anchor: tuple[int, bytes] | None = None  # the last of our entries that was seen in the log
+        self._over_at = -REREAD_S  # when we last began to read the log anew because of a gap
         self._made_ms = 0  # when the revision in force was made
         self.set: PolicySet = EMPTY
         self.snapshot = compile_set(EMPTY, caller, rng=rng)
@@ -133,11 +137,16 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
     async def receive(self, message: Published | SeenElsewhere | Synchronise) -> None:
         match message:
             case Published(entry):
+                await asyncio.sleep(0)  # a flood of junk must not keep requests waiting
                 if self._take(entry, store=True) is Taken.NOT_NEXT:
                     await self._synchronise()
+                    if self._take(entry, store=True) is Taken.NOT_NEXT:
+                        await self._start_over()
             case SeenElsewhere(revision):
                 if revision > self.set.number:
                     await self._synchronise()
+                    if revision > self.set.number:
+                        await self._start_over()
             case Synchronise():
                 await self._synchronise()
 
@@ -161,19 +170,49 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         self.problem = ""
         self.synchronised = True
 
+    async def _start_over(self) -> None:
+        """A revision is missing that others have: what we read may have been forged, so read all of it again.
+
+        Not more often than the log is read anyway, because a member can lie about its revision.
+        """
+        now = time.monotonic()
+        if now - self._over_at >= REREAD_S:
+            self._over_at = now
+            self._forget_place()
+            await self._synchronise()
+
+    def _forget_place(self) -> None:
+        self._sequence = self._matched = 0
+        self._anchor = None
+
     async def _read_on(self) -> None:
         """Go through the log from where we stopped; from its beginning if it is another one.
 
         Anybody with a login can append to the stream, so what is no revision is passed over.
         """
-        if await self._log.last() < self._sequence:
-            self._sequence = self._matched = 0
-        for sequence, entry in await self._log.read(self._sequence):
-            self._sequence = sequence
-            if self._matched < len(self._entries) and entry == self._entries[self._matched]:
-                self._matched += 1
-            elif self._take(entry, store=True) is Taken.YES:
-                self._matched = len(self._entries)
+        last = await self._log.last()
+        if last < self._sequence or not await self._same_log():
+            self._forget_place()
+        # Up to what was the end just now: who appends faster than we read must not keep us reading.
+        while self._sequence < last and (batch := await self._log.read(self._sequence, BATCH)):
+            for sequence, entry in batch:
+                self._sequence = sequence
+                if self._matched < len(self._entries) and entry == self._entries[self._matched]:
+                    self._matched += 1
+                    self._anchor = (sequence, entry)
+                elif self._take(entry, store=True) is Taken.YES:
+                    self._matched = len(self._entries)
+                    self._anchor = (sequence, entry)
+
+    async def _same_log(self) -> bool:
+        """Say whether our last entry is where it was: a log made anew may be longer than the old one."""
+        if self._anchor is None:
+            return True
+        sequence, _ = self._anchor
+        try:
+            return await self._log.read(sequence - 1, 1) == [self._anchor]
+        except LogUnavailable:
+            return False
 
     async def _refill(self) -> None:
         """The log lacks revisions that we hold: its store was lost, most likely. Give them back."""

@@ -60,7 +60,10 @@ class PolicyLog:
             if answer["error"].get("err_code") == _NO_STREAM:
                 return 0
             raise _refused(answer)
-        return int(answer["state"]["last_seq"])
+        try:
+            return int(answer["state"]["last_seq"])
+        except (KeyError, TypeError, ValueError):
+            raise LogUnavailable("JetStream answered without the log's state", code="BM3103") from None
 
     async def ensure(self) -> None:
         """Make the stream unless it exists."""
@@ -87,15 +90,15 @@ class PolicyLog:
         ):  # exists with another configuration
             raise _refused(answer)
 
-    async def read(self, after: int) -> list[tuple[int, bytes]]:
-        """Return (number, entry) of every revision after ``after``, in order.
+    async def read(self, after: int, most: int | None = None) -> list[tuple[int, bytes]]:
+        """Return (sequence, entry) of what comes after ``after``, in order: all of it, or the first ``most``.
 
         Raises:
             LogUnavailable: no JetStream, or it stopped answering in the middle.
         """
         entries: list[tuple[int, bytes]] = []
         last = await self.last()
-        while after < last:
+        while after < last and (most is None or len(entries) < most):
             answer = await self._api("STREAM.MSG.GET", {"seq": after + 1})
             if "error" in answer:
                 raise _refused(answer)
@@ -135,7 +138,7 @@ def _json(message: Message) -> dict[str, Any]:
         answer = json.loads(message.payload)
     except ValueError:
         answer = None
-    if not isinstance(answer, dict):
+    if not isinstance(answer, dict) or not isinstance(answer.get("error", {}), dict):
         raise LogUnavailable("JetStream answered with something else than an object", code="BM3103")
     return answer
 
