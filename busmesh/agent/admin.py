@@ -1,13 +1,15 @@
 """The admin endpoint: health, metrics and what this agent believes, over HTTP on loopback.
 
 It answers only to its own names in ``Host``, so that a web page cannot reach it by DNS rebinding, and
-sends no CORS header.
+sends no CORS header. A page needs neither to send a simple POST to a loopback address, so whatever a browser
+marks as sent by a page is refused.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -29,6 +31,15 @@ class Reply:
 
 def as_json(value: object, status: int = 200) -> Reply:
     return Reply(json.dumps(value, indent=2, default=str).encode() + b"\n", status=status)
+
+
+#: Browsers send these with requests of pages, and no script can take them off.
+_ORIGIN = re.compile(rb"(?im)^(?:origin:|sec-fetch-site:(?![ \t]*none[ \t]*\r))")
+
+
+def _from_a_page(headers: bytes) -> bool:
+    """Say whether a page in a browser sent this; an address typed into the browser is no page."""
+    return _ORIGIN.search(headers) is not None
 
 
 Page = Callable[[], Reply]
@@ -55,6 +66,10 @@ class Admin:
             request.answer(
                 Answer(403, "RBAC", "foreign_host", "this endpoint answers to its own address only")
             )
+            return
+        if _from_a_page(request.head.block):
+            message = "this endpoint does not answer to web pages"
+            request.answer(Answer(403, "RBAC", "foreign_origin", message))
             return
         path = request.head.path.decode("ascii", "replace")
         method = request.head.method.decode("ascii", "replace")
