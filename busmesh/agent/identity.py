@@ -6,11 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from random import Random
+from typing import TypeVar
 
 from busmesh.actors.actor import Actor
 from busmesh.bus.bus import Bus
-from busmesh.errors import BusmeshError, BusUnavailable, IdentityError, NotFound
+from busmesh.errors import BusmeshError, BusUnavailable, IdentityError, NotFound, RemoteProtocolError
 from busmesh.identity.enrol import Enrolment
 from busmesh.identity.holder import Identity
 from busmesh.identity.jointoken import JoinToken
@@ -26,8 +28,11 @@ log = logging.getLogger(__name__)
 #: An SVID on disk with less than this left is not worth starting with.
 ENOUGH_LEFT_S = 60.0
 #: A plain "denied", and an answer that is not by the authority: the first few are not believed.
-_FORGEABLE = frozenset(("BM4203", "BM4204"))
+_FORGEABLE = frozenset(("BM4101", "BM4102", "BM4103", "BM4203", "BM4204"))
 DOUBTS = 4
+#: Seconds in which all answers are taken, after a first one that proved nothing.
+EVERYBODY_S = 1.0
+_T = TypeVar("_T")
 
 
 async def obtain_identity(
@@ -51,7 +56,7 @@ async def obtain_identity(
     while True:
         enrolment = Enrolment(join_token, wanted, new_key(), time.time())
         try:
-            answer = await bus.request(subjects.enrol, enrolment.request(), timeout=2.0)
+            answers = await _answers(bus, subjects.enrol, enrolment.request(), everybody=doubts < DOUBTS)
         except BusUnavailable as error:
             log.warning(
                 "no authority to enrol with yet (%s); is `busmesh up` or `busmesh authority run` up?", error
@@ -60,8 +65,8 @@ async def obtain_identity(
             pause = min(pause * 2, 2.0)
             continue
         try:
-            svid, bundle = enrolment.finish(answer.payload, time.time())
-        except IdentityError as error:
+            svid, bundle = _first_true(answers, partial(enrolment.finish, now=time.time()))
+        except (IdentityError, RemoteProtocolError) as error:
             # Anybody on the bus can say "denied" in the authority's place; a true refusal is repeated.
             doubts -= error.code in _FORGEABLE
             if error.code not in _FORGEABLE or doubts <= 0:
@@ -71,6 +76,36 @@ async def obtain_identity(
         _keep(home, svid, bundle)
         log.info("enrolled as %s", svid.id)
         return Identity(svid, bundle)
+
+
+async def _answers(bus: Bus, subject: str, request: bytes, *, everybody: bool) -> list[bytes]:
+    """Return the first answer; with ``everybody`` all that come, since a forger is always the faster.
+
+    Raises:
+        BusUnavailable: nobody answered.
+    """
+    if not everybody:
+        return [(await bus.request(subject, request, timeout=2.0)).payload]
+    answers = [message.payload for message in await bus.gather(subject, request, timeout=EVERYBODY_S)]
+    if not answers:
+        raise BusUnavailable(f"no answer on {subject} within {EVERYBODY_S:g} s", code="BM3007")
+    return answers
+
+
+def _first_true(answers: list[bytes], read: Callable[[bytes], _T]) -> _T:
+    """Return what ``read`` makes of the first answer that proves something.
+
+    Raises:
+        IdentityError, RemoteProtocolError: none does; a reason that the authority gave comes before those
+            that anybody can write.
+    """
+    errors: list[BusmeshError] = []
+    for answer in answers:
+        try:
+            return read(answer)
+        except (IdentityError, RemoteProtocolError) as error:
+            errors.append(error)
+    raise min(errors, key=lambda error: error.code in _FORGEABLE)
 
 
 def _stored(wanted: SpiffeId, home: AgentHome) -> Identity | None:
@@ -117,6 +152,8 @@ class Renewals(Actor[None]):
         self._renewed = renewed
         self._rng = rng
         self._due = self._next_due()
+        #: The last answer proved nothing: listen to all of them the next time.
+        self._doubtful = False
         self.renewals = 0
 
     def _next_due(self) -> float:
@@ -129,13 +166,18 @@ class Renewals(Actor[None]):
             return
         renewal = Renewal(self._identity.svid, new_key(), now)
         try:
-            answer = await self._bus.request(self._subjects.renew, renewal.request(), timeout=2.0)
-            svid, bundle = renewal.finish(answer.payload, self._identity.verifier, time.time())
+            answers = await _answers(
+                self._bus, self._subjects.renew, renewal.request(), everybody=self._doubtful
+            )
+            verifier = self._identity.verifier
+            svid, bundle = _first_true(answers, partial(renewal.finish, verifier=verifier, now=time.time()))
         except BusmeshError as error:
             left = self._identity.svid.not_after - now
             log.warning("the SVID could not be renewed, %.0f s are left: %s", left, error)
             self._due = now + max(1.0, min(30.0, left / 20))
+            self._doubtful = not isinstance(error, BusUnavailable)
             return
+        self._doubtful = False
         self._identity.renew(svid, bundle)
         _keep(self._home, svid, bundle)
         self._due = self._next_due()
