@@ -109,6 +109,16 @@ def _session_number(parameters: bytes) -> int:
     raise RemoteProtocolError("session parameters without a number", code="BM4301")
 
 
+def _begins_tls(data: bytes) -> bool:
+    """Say whether ``data`` is one TLS record that holds a ClientHello (RFC 8446 sections 4 and 5.1)."""
+    return (
+        data[:2] == b"\x16\x03"
+        and data[5:6] == b"\x01"
+        and int.from_bytes(data[3:5]) == len(data) - 5
+        and int.from_bytes(data[6:9]) == len(data) - 9
+    )
+
+
 def _is_workload(peer: SpiffeId) -> bool:
     return peer.service is not None
 
@@ -158,7 +168,8 @@ class Acceptor:
         now = time.monotonic()
         known = self._half_way.pop(identifier, None)
         if known is None:
-            if not self._admit(now):
+            # What is no ClientHello is refused before it counts: junk must not use up what newcomers need.
+            if not _begins_tls(data) or not self._admit(now):
                 self.refused += 1
                 return b""
             handshake = Handshake.server(self._identity.tls, _is_workload)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -69,3 +70,27 @@ def test_only_the_instance_itself_makes_news() -> None:
     assert table.apply(said, honest, 0.0)
     assert not table.is_news(said, honest), "replayed"
     assert table.statistics() == {"members": 1, "rejected": 3, "stale": 1}
+
+
+def test_junk_on_the_session_subject_shuts_no_newcomer_out(tmp_path: Path, nats_server: NatsServer) -> None:
+    with ExitStack() as stack:
+        mesh = stack.enter_context(Mesh(tmp_path, nats_server))
+        mesh.instance("orders", "orders-0")
+        client = mesh.agent("shopper", "shopper-0")  # has no session yet
+        rogue = stack.enter_context(Rogue(nats_server.port))
+        over = threading.Event()
+
+        def flood() -> None:
+            number = 0
+            while not over.wait(0.01):  # 5,000 a second
+                for _ in range(50):
+                    number += 1
+                    junk = msgpack.packb([1, number.to_bytes(16), b"junk" * 50])
+                    rogue.publish("busmesh.local.session.orders-0", junk, reply=b"busmesh.local.inbox.rogue")
+
+        thread = threading.Thread(target=flood)
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(over.set)
+        caller = stack.enter_context(closing(Caller(client.outbound, "orders")))
+        assert [caller.call("/")[0] for _ in range(20)] == [200] * 20
