@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 #: Attempts follow each other at a random 50 ms to 500 ms: service is back within a second of the bus, and a
 #: thousand agents do not return in one instant.
-RECONNECT_FIRST_S = 0.1
+RECONNECT_FIRST_S = 0.2
 RECONNECT_MAX_S = 0.5
 WATCHDOG_INTERVAL_S = 1.0
 WATCHDOG_TIMEOUT_S = 0.8
