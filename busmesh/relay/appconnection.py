@@ -21,7 +21,11 @@ from busmesh.wire.http import HOP_BY_HOP, OWN_PREFIX, WRITTEN_BY_AGENTS
 MAX_HEADER_BYTES = 64 * 1024
 MAX_HEADER_LINES = 200
 
-_REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+#: Interim responses before the final one; more are a way to keep the agent busy.
+MAX_INTERIM = 100
+
+#: No longer than what a frame has room for.
+_REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]{0,255}")
 _DROPPED = HOP_BY_HOP | WRITTEN_BY_AGENTS
 #: Interim responses that the parser knows to have no body; the final one follows (RFC 9110 section 15.2).
 _INTERIM = (100, 102, 103)
@@ -108,6 +112,7 @@ class AppConnection(asyncio.Protocol):
         self._failure: AppFailure | None = None
         self._reusable = False
         self._fed = 0
+        self._interim = 0
         self._begin()
 
     def connection_made(self, transport: Any) -> None:
@@ -117,6 +122,7 @@ class AppConnection(asyncio.Protocol):
     def start(self, call: Call) -> None:
         """Send a call's request; its end is told to the pool."""
         self.call = call
+        self._interim = 0
         call.connection = self
         self._transport.write(call.message)
 
@@ -225,6 +231,9 @@ class AppConnection(asyncio.Protocol):
         if not 200 <= status <= 599:
             if status not in _INTERIM:
                 self._refuse(_unexpected(status))
+            self._interim += 1
+            if self._interim > MAX_INTERIM:
+                self._refuse(_bad(f"comes after more than {MAX_INTERIM} interim ones"))
             return
         if self._count > MAX_HEADER_LINES or (
             self._began_in + self._unparsed > MAX_HEADER_BYTES and self._head_size() > MAX_HEADER_BYTES
@@ -232,7 +241,7 @@ class AppConnection(asyncio.Protocol):
             self._refuse(_too_many_headers())
         if self._chunked and self._length is not None:
             self._refuse(_bad("has both transfer-encoding and content-length"))
-        if not self._reason.isalnum() and _REASON.fullmatch(self._reason) is None:
+        if _REASON.fullmatch(self._reason) is None:
             self._reason = b""
         call = self.call
         if call is not None and call.method == b"HEAD":
