@@ -311,7 +311,7 @@ class Bus:
             raise UsageError(f"{subject!r} is not a subject", code="BM1004")
         number = next(self._numbers)
         subscription = self._subscriptions[number] = _Subscription(subject, handler)
-        if self._client is not None and self.connected:
+        if self._client is not None:
             subscription.sid = self._client.attach(subject, handler)
         return number
 
