@@ -20,8 +20,9 @@ from nats import errors as nats_errors
 from nats.aio.client import Server
 
 from busmesh.bus.client import Client, Handler
-from busmesh.bus.messages import Message, Waiting, parse_headers
+from busmesh.bus.messages import Message, Waiting, parse_headers, render_headers
 from busmesh.bus.options import BusOptions
+from busmesh.bus.subjects import published, subscribed
 from busmesh.errors import BusUnavailable, Denied, UsageError
 
 log = logging.getLogger(__name__)
@@ -276,20 +277,25 @@ class Bus:
     def max_payload(self) -> int:
         return self._client.max_payload if self._client is not None else 1024 * 1024
 
-    def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
+    def publish(
+        self, subject: str, payload: bytes, reply: str = "", headers: dict[str, str] | None = None
+    ) -> None:
         """Publish one message; nothing is kept for later.
 
         Raises:
             BusUnavailable: not connected.
-            UsageError: the payload is larger than the server takes.
+            UsageError: what is published is larger than the server takes, or a subject or header is none.
         """
-        if len(payload) > self.max_payload:
-            raise UsageError(
-                f"{len(payload)} bytes exceed the bus's limit of {self.max_payload}", code="BM3005"
-            )
-        self._standing().send(
-            b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), reply.encode(), len(payload), payload)
-        )
+        client = self._standing()
+        to = b"%b %b" % (published(subject), published(reply) if reply else b"")
+        block = render_headers(headers) if headers else b""
+        size = len(block) + len(payload)
+        if size > client.max_payload:
+            raise UsageError(f"{size} bytes exceed the bus's limit of {client.max_payload}", code="BM3005")
+        if block:
+            client.send(b"HPUB %b %d %d\r\n%b%b\r\n" % (to, len(block), size, block, payload))
+        else:
+            client.send(b"PUB %b %d\r\n%b\r\n" % (to, size, payload))
 
     def write(self, frame: bytes) -> None:
         """Publish on the request path: a complete ``PUB`` frame, made from parts prepared per peer.
@@ -306,9 +312,11 @@ class Bus:
 
         Returns:
             A number for :meth:`unsubscribe`.
+
+        Raises:
+            UsageError: ``subject`` is none.
         """
-        if not subject or any(part == "" or " " in part for part in subject.split(".")):
-            raise UsageError(f"{subject!r} is not a subject", code="BM1004")
+        subscribed(subject)
         number = next(self._numbers)
         subscription = self._subscriptions[number] = _Subscription(subject, handler)
         if self._client is not None:
@@ -336,12 +344,7 @@ class Bus:
         key = secrets.token_hex(8).encode()
         waiting = self._waiting[key] = Waiting(subject)
         try:
-            reply = f"{self.inbox}.{key.decode()}"
-            if headers:
-                # Only JetStream needs headers; nats-py writes them.
-                await self._standing().publish(subject, payload, reply=reply, headers=headers)
-            else:
-                self.publish(subject, payload, reply)
+            self.publish(subject, payload, f"{self.inbox}.{key.decode()}", headers)
             yield waiting
         finally:
             del self._waiting[key]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass, field
+
+from busmesh.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,15 +17,6 @@ class Message:
     payload: bytes
     reply: str = ""
     headers: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def data(self) -> bytes:
-        """nats-py's name for the payload; its JetStream code reads answers through it."""
-        return self.payload
-
-    @property
-    def header(self) -> dict[str, str]:
-        return self.headers
 
 
 def is_no_responders(headers: bytes) -> bool:
@@ -43,6 +37,23 @@ def parse_headers(block: bytes) -> dict[str, str]:
         if colon:
             found[name.strip().decode("utf-8", "replace")] = value.strip().decode("utf-8", "replace")
     return found
+
+
+_NAME = re.compile(r"[!-9;-~]+")
+_VALUE = re.compile(r"[^\x00-\x1f\x7f]*")
+
+
+def render_headers(headers: dict[str, str]) -> bytes:
+    """Write a NATS header block.
+
+    Raises:
+        UsageError: a name or value that would be read as something else.
+    """
+    for name, value in headers.items():
+        if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
+            raise UsageError(f"{name[:80]!r} is not a header with its value", code="BM1005")
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"NATS/1.0\r\n{lines}\r\n".encode()
 
 
 class Waiting:
