@@ -36,6 +36,8 @@ WATCHDOG_TIMEOUT_S = 0.8
 WATCHDOG_MISSES = 2
 #: For the last messages to leave; a server that hangs does not get longer.
 CLOSE_S = 1.0
+#: Answers of 5,000 instances have a tenth of this.
+MAX_GATHERED = 64 * 1024 * 1024
 
 
 class _LoginRefused(Exception):
@@ -339,10 +341,10 @@ class Bus:
 
     @contextlib.asynccontextmanager
     async def _asking(
-        self, subject: str, payload: bytes, headers: dict[str, str] | None
+        self, subject: str, payload: bytes, headers: dict[str, str] | None = None, *, budget: int
     ) -> AsyncIterator[Waiting]:
         key = secrets.token_hex(8).encode()
-        waiting = self._waiting[key] = Waiting(subject)
+        waiting = self._waiting[key] = Waiting(subject, budget)
         try:
             self.publish(subject, payload, f"{self.inbox}.{key.decode()}", headers)
             yield waiting
@@ -363,7 +365,7 @@ class Bus:
             BusUnavailable: not connected, nobody listens (code BM3006), or no answer in ``timeout`` seconds.
             Denied: the login lacks the right to publish there.
         """
-        async with self._asking(subject, payload, headers) as waiting:
+        async with self._asking(subject, payload, headers, budget=1) as waiting:
             try:
                 async with asyncio.timeout(timeout):
                     message = await waiting.next()
@@ -374,9 +376,16 @@ class Bus:
         return message
 
     async def gather(self, subject: str, payload: bytes = b"", *, timeout: float = 0.5) -> list[Message]:
-        """Publish and return every answer that comes within ``timeout`` seconds (none: an empty list)."""
+        """Publish and return every answer that comes within ``timeout`` seconds (none: an empty list).
+
+        At most :data:`MAX_GATHERED` bytes are taken; anybody may send answers.
+
+        Raises:
+            BusUnavailable: not connected, or the connection was lost meanwhile.
+            Denied: the login lacks the right to publish there.
+        """
         answers: list[Message] = []
-        async with self._asking(subject, payload, None) as waiting:
+        async with self._asking(subject, payload, budget=MAX_GATHERED) as waiting:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
                     while True:

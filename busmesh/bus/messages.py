@@ -56,20 +56,34 @@ def render_headers(headers: dict[str, str]) -> bytes:
     return f"NATS/1.0\r\n{lines}\r\n".encode()
 
 
+#: What an answer costs of a budget beside its payload: about what Python needs to hold it.
+ANSWER_COST = 512
+
+
 class Waiting:
-    """Answers to one question; bounded, so that a flood of answers cannot fill the memory."""
+    """Answers to one question, within a budget: a flood of them cannot fill the memory.
 
-    __slots__ = ("_queue", "subject")
+    Args:
+        subject: where the question went.
+        budget: bytes; the answer that exceeds it is the last one taken. 1 means one answer.
+    """
 
-    def __init__(self, subject: str) -> None:
+    __slots__ = ("_budget", "_queue", "subject")
+
+    def __init__(self, subject: str, budget: int) -> None:
         self.subject = subject
-        self._queue: asyncio.Queue[Message | Exception] = asyncio.Queue(maxsize=4096)
+        self._budget = budget
+        self._queue: asyncio.Queue[Message | Exception] = asyncio.Queue(maxsize=budget // ANSWER_COST + 2)
 
-    def take(self, answer: Message | Exception) -> None:
-        if not self._queue.full():
+    def take(self, answer: Message) -> None:
+        if self._budget > 0:
+            self._budget -= ANSWER_COST + len(answer.payload)
             self._queue.put_nowait(answer)
 
-    fail = take
+    def fail(self, error: Exception) -> None:
+        """Have :meth:`next` raise ``error`` after the answers that came before."""
+        if not self._queue.full():
+            self._queue.put_nowait(error)
 
     async def next(self) -> Message:
         answer = await self._queue.get()
