@@ -112,12 +112,15 @@ class Client(NatsClient):
             text = line[4:].strip().decode("utf-8", "replace").lower()
             self._spawn(self._process_err(text))
         elif line[:4] == b"INFO":
-            try:
-                info = json.loads(line[4:])
-            except ValueError:
-                self.bad_messages += 1
-            else:
-                self._spawn(self._process_info(info))
+            self._spawn(self._take_info(line[4:]))
+
+    async def _take_info(self, text: bytes) -> None:
+        """Hear of servers that came or went; a server that writes nonsense is not believed."""
+        try:
+            await self._process_info(json.loads(text))
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            self.bad_messages += 1
+            log.warning("bus: the server told of itself what cannot be read: %s", type(error).__name__)
 
     def _spawn(self, work: Any) -> None:
         task = self._loop.create_task(work)
