@@ -18,6 +18,7 @@ from busmesh.names import SpiffeId, Subjects
 from busmesh.relay.appconnection import AppFailure, AppResponse, Call
 from busmesh.relay.application import Application, render_request
 from busmesh.relay.replies import answerable
+from busmesh.relay.tally import Tally
 from busmesh.relay.ticker import Ticker
 from busmesh.telemetry.series import RequestMetrics
 from busmesh.telemetry.spans import Span
@@ -33,6 +34,14 @@ MAX_NOTICES_PER_S = 1000
 MAX_SESSIONS = 8192
 #: Requests at work at once; above it they are refused, not processed (Envoy's default).
 MAX_ACTIVE = 1024
+
+#: What an application's failure means to the caller: DPE stands for what would end the same elsewhere.
+_FLAGS = {
+    "overflow": "UO",
+    "response_too_large": "DPE",
+    "response_headers_too_large": "DPE",
+    "upgrade_not_supported": "DPE",
+}
 
 
 class Peer:
@@ -114,6 +123,7 @@ class Inbound:
         self._notice_second = 0
         self._replies = answerable(subjects.root, "reply")
         self._ticker = Ticker(TICK_S, self._tick)
+        self._malformed = Tally(log, "malformed requests")
         self.refused = 0
         self.bad_frames = 0
         #: Why no request is taken at present, told to callers; they try elsewhere. Empty: requests are taken.
@@ -153,8 +163,8 @@ class Inbound:
         except RemoteProtocolError as error:
             # Sealed by a proven peer, and still not what an agent writes.
             self.bad_frames += 1
-            log.warning("a malformed request from %s was refused: %s", peer and peer.session.peer, error)
             if peer is not None:
+                self._malformed.add(f"{error}, from {peer.session.peer}")
                 self._refuse(peer, stream, Refusal(False, 400, "DPE", "malformed_request", str(error)))
 
     def _unknown_session(self, number: int, stream: int, reply: bytes) -> None:
@@ -183,8 +193,13 @@ class Inbound:
             message = f"{self._me.instance} works on {self._max_active} requests already"
             self._refuse(peer, stream, Refusal(False, 503, "UO", "overflow", message))
             return
-        now = time.monotonic()
         key = (peer.session.number, stream)
+        if key in self._work:
+            self.bad_frames += (
+                1  # one answer per stream: a second request would hide the first from the limit
+            )
+            return
+        now = time.monotonic()
         work = self._work[key] = Work(peer, stream, request, now + left, now)
         block = self._observer.begin_inbound(work)
         message_bytes = render_request(request.method, request.target, block, request.body)
@@ -198,7 +213,7 @@ class Inbound:
             return
         if isinstance(result, AppFailure):
             status = 502 if result.processed else 503
-            flags = "UO" if result.code == "overflow" else "UF"
+            flags = _FLAGS.get(result.code, "UF")
             message = f"{self._me.instance}: {result.message}"
             self._end(work, Refusal(result.processed, status, flags, result.code, message))
             return
@@ -244,12 +259,9 @@ class Inbound:
             del self._work[key]
             if work.call is not None:
                 work.call.cancel()
-            self._end(
-                work,
-                Refusal(
-                    True, 504, "UT", "timeout", f"no response from the application of {self._me.instance}"
-                ),
-            )
+                work.call = None
+            message = f"no response from the application of {self._me.instance}"
+            self._end(work, Refusal(True, 504, "UT", "timeout", message))
         return bool(self._work)
 
     @property
