@@ -59,6 +59,8 @@ log = logging.getLogger(__name__)
 #: After "I am draining" callers need a moment to hear it; requests that come meanwhile are served.
 DRAIN_NOTICE_S = 0.5
 ACCESS_EVENTS_PER_S = 100
+#: Services that requests may name.
+MAX_SERVICES = 2048
 
 
 class Agent:
@@ -144,7 +146,7 @@ class Agent:
     def _make_control(self) -> None:
         definition, bus, subjects, identity = self.definition, self.bus, self.subjects, self.identity
         self.registrar = Registrar(bus, subjects, identity, definition, self.instance)
-        self.upstreams = Upstreams(self._rng, self._discover)
+        self.upstreams = Upstreams(self._rng, self._discover, MAX_SERVICES)
         self.members = Members(bus, subjects, identity, self.upstreams, self.instance, bus.inbox)
         self.sessions = self.members.sessions = Sessions(self._open_session, self.members.opened)
         self.members.on_revision = self._on_revision

@@ -3,6 +3,7 @@
 A failure is one of two kinds that must never be mixed up. *Not processed*: no application saw the request
 (nobody listened, the session was unknown, the instance refused): trying elsewhere is always safe, also for
 a POST. *Outcome unknown*: it was sent and no answer came: only an idempotent request may be tried again.
+Beside them stands *settled*: another try would end the same, so there is none.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class Outcome(Enum):
 
     NOT_PROCESSED = "not processed"
     UNKNOWN = "outcome unknown"
+    SETTLED = "settled"
 
 
 def may_retry(outcome: Outcome, method: bytes, tries: int, retries: int = DEFAULT_RETRIES) -> bool:
@@ -34,4 +36,4 @@ def may_retry(outcome: Outcome, method: bytes, tries: int, retries: int = DEFAUL
     """
     if tries > retries:
         return False
-    return outcome is Outcome.NOT_PROCESSED or method in IDEMPOTENT
+    return outcome is Outcome.NOT_PROCESSED or (outcome is Outcome.UNKNOWN and method in IDEMPOTENT)

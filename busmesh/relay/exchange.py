@@ -19,10 +19,13 @@ class Exchange:
     """One request of the application, through all its tries."""
 
     __slots__ = (
+        "asked",
+        "asked_at",
         "counter",
         "deadline",
         "doubt",
         "endpoint",
+        "parked_at",
         "request",
         "rule",
         "sent_at",
@@ -51,8 +54,13 @@ class Exchange:
         #: The one that this try was sealed in; the endpoint may have a newer one when the answer comes.
         self.session: Session | None = None
         self.tried: list[Endpoint] = []
+        #: Since when it waits for an instance to come within reach.
+        self.parked_at: float | None = None
         self.stream = 0
         self.counter = 0
+        #: How often, and when last, the instance was asked what became of it.
+        self.asked = 0
+        self.asked_at = 0.0
         #: (since when, code, message): somebody says, unsealed, that this try never reached an application.
         self.doubt: tuple[float, str, str] | None = None
         #: The instance itself said that it works on this try.
@@ -61,6 +69,26 @@ class Exchange:
         self.traceparent = b""
         self.trace: Trace | bytes | None = None
         self.span: Span | None = None
+
+    def request_block(self) -> bytes:
+        """Return the headers for the instance, after what destination and rule do to them."""
+        block = self.request.head.block
+        for operations in (self.target.request_headers, self.rule.request_headers):
+            if operations is not None:
+                block = operations.apply_block(block)
+        return block
+
+    def response_block(self, block: bytes) -> bytes:
+        """Return the headers for the application, after what destination and rule do to them."""
+        for operations in (self.target.response_headers, self.rule.response_headers):
+            if operations is not None:
+                block = operations.apply_block(block)
+        return block
+
+    @property
+    def allowed(self) -> float:
+        """Seconds for the whole request."""
+        return self.deadline - self.started
 
     @property
     def instance(self) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from random import Random
 
@@ -22,28 +21,23 @@ from busmesh.names import ServiceName, service_of_authority
 from busmesh.policy.snapshot import Snapshot
 from busmesh.relay.answers import Answer
 from busmesh.relay.exchange import Exchange, Observer
+from busmesh.relay.flight import Flight
 from busmesh.relay.listener import Request
+from busmesh.relay.parking import Parking
+from busmesh.relay.probing import PROBE_AFTER_S, Prober
 from busmesh.relay.ticker import Ticker
 from busmesh.relay.upstream import Endpoint, Upstreams
 from busmesh.wire.frame import OVERHEAD, FrameError, Kind, Session, read_header
-from busmesh.wire.http import decode_refusal, decode_response, encode_request
-from busmesh.wire.probe import ProbeState, decode_probe_result, encode_probe
+from busmesh.wire.http import WireResponse, decode_refusal, decode_response, encode_request
+from busmesh.wire.probe import ProbeState, decode_probe_result
 
 log = logging.getLogger(__name__)
 
-#: An answer slower than this makes the agent ask what became of the request.
-PROBE_AFTER_S = 0.1
-PROBE_EVERY_S = 0.25
-#: So many probes without an answer, and the instance counts as frozen: about 1.1 s after the request.
-PROBES_UNANSWERED = 4
 #: "Nobody listens" and "unknown session" come unsealed, so anybody on the bus can write them. A request that
 #: may not be repeated is believed lost only if the instance, asked, says nothing sealed for so long.
 DOUBT_S = 0.1
 TICK_S = 0.01
-#: How long a request waits for discovery or for a first session before it is told that there is nobody.
-PATIENCE_S = 3.0
 MAX_WAITING = 1024
-MAX_SERVICES = 2048
 
 
 class Outbound:
@@ -81,9 +75,10 @@ class Outbound:
         self._renew_session = renew_session
         self._gone = gone
         self._stream = rng.getrandbits(62)
-        self._sent: dict[int, Exchange] = {}
-        self._waiting: deque[Exchange] = deque()
-        self._shortest = PROBE_AFTER_S
+        self._flight = Flight(PROBE_AFTER_S)
+        self._sent = self._flight.sent
+        self._parking = Parking(MAX_WAITING)
+        self._prober = Prober(bus, self._silent)
         self._ticker = Ticker(TICK_S, self._tick)
         self.active = 0
         self.late_replies = 0
@@ -95,7 +90,6 @@ class Outbound:
         """Route by ``snapshot`` from the next request on."""
         self._snapshot = snapshot
         self._upstreams.reset()
-        self._shortest = PROBE_AFTER_S
 
     # -- a request ---------------------------------------------------------------------------------
 
@@ -103,29 +97,17 @@ class Outbound:
         """Take a whole request from the listener."""
         service = service_of_authority(request.authority, self._namespace)
         if service is None:
-            self._turn_away(request, "no_route", f"{request.authority[:100]!r} names no service", 404, "NR")
+            message = f"{_shown(request.authority)} names no service"
+            request.answer(Answer(404, "NR", "no_route", message))
             return
         rule = choose_rule(self._snapshot.service(service), request.head)
         if rule is None:
-            message = f"no rule of the routes for {service} matches {request.head.path[:200]!r}"
-            self._turn_away(request, "no_route", message, 404, "NR", service)
+            message = f"no rule of the routes for {service} matches {_shown(request.head.path)}"
+            request.answer(Answer(404, "NR", "no_route", message, str(service)))
             return
         exchange = Exchange(request, service, rule, rule.split.pick(), time.monotonic())
-        if rule.timeout is not None and rule.timeout < self._shortest:
-            self._shortest = rule.timeout
         self.active += 1
         self._try(exchange)
-
-    def _turn_away(
-        self,
-        request: Request,
-        code: str,
-        message: str,
-        status: int,
-        flags: str,
-        service: ServiceName | None = None,
-    ) -> None:
-        request.answer(Answer(status, flags, code, message, str(service or "")))
 
     def _try(self, exchange: Exchange) -> None:
         """Make one try: choose an instance, seal the request for it, publish it."""
@@ -135,9 +117,8 @@ class Outbound:
             self._give_up(exchange, 503, "UF", "bus_unavailable", "the agent has no connection to the bus")
             return
         if bus.congested:
-            self._give_up(
-                exchange, 503, "UO", "bus_congested", "the bus takes less than is sent; try again later"
-            )
+            message = "the bus takes less than is sent; try again later"
+            self._give_up(exchange, 503, "UO", "bus_congested", message)
             return
         endpoint = self._upstreams.pick(target, exchange.tried)
         if endpoint is None:
@@ -146,24 +127,27 @@ class Outbound:
         session = endpoint.session
         assert session is not None, "an endpoint without a session is not usable"
         now = time.monotonic()
-        exchange.endpoint, exchange.session = endpoint, session
+        left = exchange.deadline - now
+        exchange.endpoint, exchange.session, exchange.sent_at = endpoint, session, now
         self._observer.begin_try(exchange)
         head = exchange.request.head
         plaintext = encode_request(
-            session.now_ms() + int((exchange.deadline - now) * 1000),
+            session.now_ms() + int(left * 1000),
             len(exchange.tried),
             head.method,
             head.target,
-            b"traceparent: %b\r\n%b" % (exchange.traceparent, self._headers(exchange)),
+            b"traceparent: %b\r\n%b" % (exchange.traceparent, exchange.request_block()),
             exchange.request.body,
         )
         if len(plaintext) + OVERHEAD > bus.max_payload:
-            self._give_up(
-                exchange, 413, "DPE", "body_too_large", f"the bus takes {bus.max_payload} bytes per message"
-            )
+            self._observer.end_try(exchange, 413, "DPE")
+            message = f"the bus takes {bus.max_payload} bytes per message"
+            self._give_up(exchange, 413, "DPE", "body_too_large", message)
             return
+        if left < self._flight.look_after:
+            self._flight.look_after = left
         self._stream = stream = self._stream + 1 & 0x7FFF_FFFF_FFFF_FFFF
-        exchange.stream, exchange.counter, exchange.sent_at = stream, session.sent, now
+        exchange.stream, exchange.counter = stream, session.sent
         exchange.doubt, exchange.vouched = None, False
         frame = session.seal(Kind.REQUEST, stream, plaintext)
         bus.write(b"%b%d %d\r\n%b\r\n" % (endpoint.head, stream, len(frame), frame))
@@ -173,31 +157,17 @@ class Outbound:
         if session.spent:
             self._renew_session(endpoint)
 
-    def _headers(self, exchange: Exchange) -> bytes:
-        block = exchange.request.head.block
-        for operations in (exchange.target.request_headers, exchange.rule.request_headers):
-            if operations is not None:
-                block = operations.apply_block(block)
-        return block
-
     # -- waiting for discovery ---------------------------------------------------------------------
 
     def _wait_or_give_up(self, exchange: Exchange) -> None:
         """No instance is usable: wait if one may come within reach in a moment."""
         target = exchange.target
-        if len(self._upstreams.services()) > MAX_SERVICES:
-            self._give_up(
-                exchange,
-                503,
-                "UO",
-                "too_many_services",
-                f"this agent follows {MAX_SERVICES} services already",
-            )
+        if not self._upstreams.takes(target.service):
+            message = f"this agent follows {self._upstreams.capacity} services already"
+            self._give_up(exchange, 503, "UO", "too_many_services", message)
             return
         upstream = self._upstreams.upstream(target.service)
-        late = time.monotonic() - exchange.started > PATIENCE_S
-        if upstream.pending and not late and len(self._waiting) < MAX_WAITING:
-            self._waiting.append(exchange)
+        if upstream.pending and self._parking.park(exchange, time.monotonic()):
             self._ticker.wake()
             return
         where = str(target)
@@ -207,12 +177,12 @@ class Outbound:
 
     def _release(self, service: ServiceName) -> None:
         """Something changed about ``service``: let those that wait for it try again."""
-        waiting, self._waiting = self._waiting, deque()
-        for exchange in waiting:
-            if exchange.target.service == service:
+        now = time.monotonic()
+        for exchange in self._parking.leave(service):
+            if now < exchange.deadline:
                 self._try(exchange)
             else:
-                self._waiting.append(exchange)
+                self._waited_in_vain(exchange)
 
     # -- answers -----------------------------------------------------------------------------------
 
@@ -241,22 +211,38 @@ class Outbound:
             return
         try:
             plaintext = session.open(payload, counter)
-            endpoint.unanswered = 0
-            if kind == Kind.RESPONSE:
-                response = decode_response(plaintext)
-                del self._sent[stream]
-                self._answered(exchange, endpoint, response.status)
-                self._respond(exchange, *response)
-            elif kind == Kind.REFUSAL:
-                refusal = decode_refusal(plaintext)
-                del self._sent[stream]
-                outcome = Outcome.UNKNOWN if refusal.processed else Outcome.NOT_PROCESSED
-                self._failed(exchange, outcome, refusal.status, refusal.flags, refusal.code, refusal.message)
-            elif kind == Kind.PROBE_RESULT:
-                self._probed(exchange, decode_probe_result(plaintext))
-        except RemoteProtocolError as error:
+        except FrameError as error:
             self.bad_frames += 1
-            log.debug("a frame from %s was dropped: %s", endpoint, error)
+            log.debug("a frame for a request to %s was dropped: %s", endpoint, error)
+            return
+        endpoint.unanswered = 0
+        try:
+            self._opened(kind, exchange, endpoint, plaintext)
+        except RemoteProtocolError as error:
+            # Sealed by the instance itself, and still not what an agent writes: nothing better will come.
+            self.bad_frames += 1
+            del self._sent[stream]
+            message = f"instance {endpoint.instance} answered what cannot be read: {error}"
+            self._failed(exchange, Outcome.UNKNOWN, 502, "DPE", "malformed_response", message)
+
+    def _opened(self, kind: int, exchange: Exchange, endpoint: Endpoint, plaintext: bytes) -> None:
+        if kind == Kind.RESPONSE:
+            response = decode_response(plaintext)
+            del self._sent[exchange.stream]
+            endpoint.active -= 1
+            self._observer.end_try(exchange, response.status, "")
+            self._respond(exchange, response)
+        elif kind == Kind.REFUSAL:
+            refusal = decode_refusal(plaintext)
+            del self._sent[exchange.stream]
+            outcome = Outcome.UNKNOWN if refusal.processed else Outcome.NOT_PROCESSED
+            if refusal.flags == "DPE":
+                outcome = Outcome.SETTLED
+            self._failed(exchange, outcome, refusal.status, refusal.flags, refusal.code, refusal.message)
+        elif kind == Kind.PROBE_RESULT:
+            self._probed(exchange, decode_probe_result(plaintext))
+        else:
+            self.bad_frames += 1
 
     def _nobody_listens(self, tail: bytes) -> None:
         """The bus itself answered: the instance's agent is gone."""
@@ -279,7 +265,7 @@ class Outbound:
         if not idempotent and not exchange.vouched:
             if exchange.doubt is None:
                 exchange.doubt = (time.monotonic(), code, message)
-                self._ask(exchange)
+                self._prober.ask(exchange)
             return
         outcome = Outcome.UNKNOWN if exchange.vouched else Outcome.NOT_PROCESSED
         del self._sent[exchange.stream]
@@ -287,10 +273,10 @@ class Outbound:
 
     def fail_all(self, endpoint: Endpoint, code: str, message: str) -> None:
         """Fail what is in flight to ``endpoint``, as no answer will come; what is in doubt ends by itself."""
-        lost = [(s, x) for s, x in self._sent.items() if x.endpoint is endpoint and x.doubt is None]
-        for stream, exchange in lost:
-            del self._sent[stream]
-            self._failed(exchange, Outcome.UNKNOWN, 503, "UF", code, message)
+        for exchange in self._flight.to(endpoint):
+            if exchange.doubt is None:
+                del self._sent[exchange.stream]
+                self._failed(exchange, Outcome.UNKNOWN, 503, "UF", code, message)
 
     def _forget_session(self, endpoint: Endpoint, session: Session) -> None:
         """The instance knows nothing of this session, so of nothing that was sent in it: it restarted."""
@@ -298,29 +284,15 @@ class Outbound:
             endpoint.session = None
             self._renew_session(endpoint)
             self._upstreams.changed(endpoint.service)
-        for exchange in [x for x in self._sent.values() if x.session is session]:
-            message = f"instance {endpoint.instance} has restarted"
+        message = f"instance {endpoint.instance} has restarted"
+        for exchange in self._flight.within(session):
             self._not_delivered(exchange, "unknown_session", message)
 
-    def _respond(
-        self,
-        exchange: Exchange,
-        status: int,
-        reason: bytes,
-        headers: bytes,
-        body: bytes,
-        declared: int | None,
-    ) -> None:
-        for operations in (exchange.target.response_headers, exchange.rule.response_headers):
-            if operations is not None:
-                headers = operations.apply_block(headers)
-        exchange.request.respond(status, reason, headers, body, declared)
+    def _respond(self, exchange: Exchange, response: WireResponse) -> None:
+        status, reason, headers, body, declared = response
+        exchange.request.respond(status, reason, exchange.response_block(headers), body, declared)
         self._observer.end_request(exchange, status, "", len(body))
         self.active -= 1
-
-    def _answered(self, exchange: Exchange, endpoint: Endpoint, status: int) -> None:
-        endpoint.active -= 1
-        self._observer.end_try(exchange, status, "")
 
     def _failed(
         self, exchange: Exchange, outcome: Outcome, status: int, flags: str, code: str, message: str
@@ -330,6 +302,7 @@ class Outbound:
         if endpoint is not None:
             endpoint.active -= 1
             exchange.tried.append(endpoint)
+            exchange.parked_at, exchange.asked, exchange.asked_at = None, 0, 0.0
             self._observer.end_try(exchange, status, flags)
         in_time = time.monotonic() < exchange.deadline
         if (
@@ -350,57 +323,44 @@ class Outbound:
     # -- time --------------------------------------------------------------------------------------
 
     def _tick(self, now: float) -> bool:
-        """Find what is late. Requests lie in the order in which they were sent: young ones are skipped."""
-        young = now - self._shortest
-        late = []
-        for stream, exchange in self._sent.items():
-            if exchange.sent_at > young:
-                break
-            late.append((stream, exchange))
-        for stream, exchange in late:
+        """Find what is late."""
+        for exchange in self._parking.leave_late(now):
             if now >= exchange.deadline:
-                if self._sent.pop(stream, None) is not None:
-                    seconds = exchange.deadline - exchange.started
-                    message = f"no response from {exchange.instance} within {seconds:g} s"
-                    self._failed(exchange, Outcome.UNKNOWN, 504, "UT", "timeout", message)
-            elif exchange.doubt is not None:
-                since, code, message = exchange.doubt
-                if now - since > DOUBT_S and self._sent.pop(stream, None) is not None:
-                    self._failed(exchange, Outcome.NOT_PROCESSED, 503, "UF", code, message)
-            elif now - exchange.sent_at > PROBE_AFTER_S and stream in self._sent:
-                self._probe(exchange, now)
-        if self._waiting:
-            self._check_waiting(now)
-        return bool(self._sent or self._waiting)
-
-    def _check_waiting(self, now: float) -> None:
-        waiting, self._waiting = self._waiting, deque()
-        for exchange in waiting:
-            if now - exchange.started > PATIENCE_S or now >= exchange.deadline:
-                self._wait_or_give_up(exchange)
+                self._waited_in_vain(exchange)
             else:
-                self._waiting.append(exchange)
+                self._wait_or_give_up(exchange)
+        slow = [exchange for exchange in self._flight.late(now) if not self._ends(exchange, now)]
+        self._prober.look_after(slow, self._sent, now)
+        self._flight.settle()
+        return bool(self._sent or self._parking)
 
-    def _probe(self, exchange: Exchange, now: float) -> None:
-        """Ask the instance what became of a slow request; at most one question at a time per instance."""
-        endpoint = exchange.endpoint
-        if endpoint is None or now - endpoint.last_probe < PROBE_EVERY_S:
-            return
-        endpoint.last_probe = now
-        endpoint.unanswered += 1
-        if endpoint.unanswered > PROBES_UNANSWERED:
-            endpoint.unanswered = 0
-            endpoint.suspect = True
-            self._upstreams.changed(endpoint.service)
-            self.fail_all(endpoint, "instance_silent", f"instance {endpoint.instance} does not answer")
-            return
-        self._ask(exchange)
+    def _ends(self, exchange: Exchange, now: float) -> bool:
+        """End a request whose time is up, or that is believed lost; say whether it has ended or is young."""
+        stream = exchange.stream
+        if stream not in self._sent:
+            return True
+        if now >= exchange.deadline:
+            del self._sent[stream]
+            message = f"no response from {exchange.instance} within {exchange.allowed:g} s"
+            self._failed(exchange, Outcome.UNKNOWN, 504, "UT", "timeout", message)
+            return True
+        if exchange.doubt is not None:
+            since, code, message = exchange.doubt
+            if now - since > DOUBT_S:
+                del self._sent[stream]
+                self._failed(exchange, Outcome.NOT_PROCESSED, 503, "UF", code, message)
+            return True
+        return now - exchange.sent_at <= PROBE_AFTER_S
 
-    def _ask(self, exchange: Exchange) -> None:
-        endpoint, session, stream = exchange.endpoint, exchange.session, exchange.stream
-        if endpoint is not None and session is not None:
-            frame = session.seal(Kind.PROBE, stream, encode_probe(exchange.counter))
-            self._bus.write(b"%bp%d %d\r\n%b\r\n" % (endpoint.head, stream, len(frame), frame))
+    def _waited_in_vain(self, exchange: Exchange) -> None:
+        message = f"no instance of {exchange.target} came within reach within {exchange.allowed:g} s"
+        self._give_up(exchange, 504, "UT", "timeout", message)
+
+    def _silent(self, endpoint: Endpoint) -> None:
+        """The instance answers no question: believe it frozen until it announces itself again."""
+        endpoint.suspect = True
+        self._upstreams.changed(endpoint.service)
+        self.fail_all(endpoint, "instance_silent", f"instance {endpoint.instance} does not answer")
 
     def _probed(self, exchange: Exchange, state: ProbeState) -> None:
         if state is ProbeState.AT_WORK:
@@ -418,8 +378,7 @@ class Outbound:
         """The bus is gone: no answer to what is in flight will ever come."""
         if standing:
             return
-        waiting, self._waiting = self._waiting, deque()
-        for exchange in waiting:
+        for exchange in self._parking.leave_all():
             self._try(exchange)  # finds that there is no bus, and says so
         for exchange in list(self._sent.values()):
             self._sent.pop(exchange.stream, None)
@@ -431,10 +390,14 @@ class Outbound:
         return {
             "active": self.active,
             "in_flight": len(self._sent),
-            "waiting": len(self._waiting),
+            "waiting": len(self._parking),
             "late_replies": self.late_replies,
             "bad_frames": self.bad_frames,
         }
 
     def __repr__(self) -> str:
-        return f"<Outbound active={self.active} in_flight={len(self._sent)} waiting={len(self._waiting)}>"
+        return f"<Outbound active={self.active} in_flight={len(self._sent)} waiting={len(self._parking)}>"
+
+
+def _shown(text: bytes) -> str:
+    return repr(text[:200].decode("latin-1"))

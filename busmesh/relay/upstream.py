@@ -29,7 +29,8 @@ class Endpoint:
         suspect: this caller got no sign of life on its own requests; a fresh announcement clears it.
         head: beginning of the publish frame for it, up to the stream number.
         active: requests in flight there, from this agent.
-        unanswered: probes in a row without an answer.
+        last_round: when a round of questions to it began (monotonic seconds); ``questions`` were asked in it.
+        unanswered: rounds in a row without any answer.
     """
 
     __slots__ = (
@@ -38,8 +39,9 @@ class Endpoint:
         "incarnation",
         "instance",
         "labels",
-        "last_probe",
+        "last_round",
         "metrics",
+        "questions",
         "ready",
         "service",
         "session",
@@ -62,7 +64,8 @@ class Endpoint:
         self.session: Session | None = None
         self.active = 0
         self.unanswered = 0
-        self.last_probe = 0.0
+        self.last_round = 0.0
+        self.questions = 0
         #: By route name; filled at first use.
         self.metrics: dict[str, RequestMetrics] = {}
 
@@ -111,11 +114,14 @@ class Upstreams:
     Args:
         rng: source of randomness for the balancers.
         discover: called once per service at the first request for it.
+        capacity: how many services requests may name: whoever sends them chooses the names, and each costs
+            memory and a subscription.
     """
 
-    def __init__(self, rng: Random, discover: Callable[[ServiceName], None]) -> None:
+    def __init__(self, rng: Random, discover: Callable[[ServiceName], None], capacity: int) -> None:
         self._rng = rng
         self._discover = discover
+        self.capacity = capacity
         self._services: dict[ServiceName, Upstream] = {}
         self._balancers: dict[str, Balancer[Endpoint]] = {}  # by Target.key
         self._keys: dict[ServiceName, set[str]] = {}
@@ -135,10 +141,16 @@ class Upstreams:
             self._discover(service)
         return found
 
+    def takes(self, service: ServiceName) -> bool:
+        """Say whether ``service`` is known or there is room for one more."""
+        return service in self._services or len(self._services) < self.capacity
+
     def pick(self, target: Target, tried: list[Endpoint]) -> Endpoint | None:
         """Choose the instance for the next try, None if none is usable."""
         chosen = self._balancers.get(target.key)
         if chosen is None:
+            if not self.takes(target.service):
+                return None
             chosen = self._make(target)
         return chosen.pick(tried)
 

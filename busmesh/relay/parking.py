@@ -1,0 +1,62 @@
+"""Requests that wait for an instance to come within reach: for discovery, or for a first session."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from busmesh.names import ServiceName
+from busmesh.relay.exchange import Exchange
+
+#: How long a request waits until it is told that there is nobody.
+PATIENCE_S = 3.0
+
+
+class Parking:
+    """Where they wait, in the order in which they came.
+
+    Args:
+        capacity: how many may wait; above it a request is told at once that there is nobody.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._waiting: deque[Exchange] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def park(self, exchange: Exchange, now: float) -> bool:
+        """Let a request wait; False if it has waited long enough, or there is no room."""
+        if exchange.parked_at is None:
+            exchange.parked_at = now
+        if now - exchange.parked_at > PATIENCE_S or len(self._waiting) >= self._capacity:
+            return False
+        self._waiting.append(exchange)
+        return True
+
+    def leave(self, service: ServiceName) -> list[Exchange]:
+        """Take out those that wait for ``service``: something changed there."""
+        return self._take([x for x in self._waiting if x.target.service == service])
+
+    def leave_late(self, now: float) -> list[Exchange]:
+        """Take out those that have waited long enough, or whose own time is up."""
+        return self._take(
+            [
+                x
+                for x in self._waiting
+                if now >= x.deadline or (x.parked_at is not None and now - x.parked_at > PATIENCE_S)
+            ]
+        )
+
+    def leave_all(self) -> list[Exchange]:
+        """Take out everyone: there is nothing to wait for any more."""
+        return self._take(list(self._waiting))
+
+    def _take(self, leaving: list[Exchange]) -> list[Exchange]:
+        if leaving:
+            gone = set(map(id, leaving))
+            self._waiting = deque(x for x in self._waiting if id(x) not in gone)
+        return leaving
+
+    def __repr__(self) -> str:
+        return f"<Parking waiting={len(self._waiting)} capacity={self._capacity}>"
