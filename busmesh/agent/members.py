@@ -33,6 +33,8 @@ MAX_AGE_S = 30.0
 #: After "who?" so long a service counts as known: until then a request that finds no instance of its subset
 #: waits, because one may be about to answer.
 ANSWER_S = 0.3
+#: So often at most an instance that was called gone is asked whether it is.
+ASK_AGAIN_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
         self._answers = f"{inbox}.who"
         self._asked: dict[str, ServiceName] = {}
         self._asked_at: dict[ServiceName, float] = {}
+        self._asked_again: dict[ServiceName, float] = {}
         self._subscriptions: dict[ServiceName, int] = {}
         self._listening = False
         self.table = MemberTable()
@@ -105,10 +108,16 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
         self.mailbox.tell(Follow(service))
 
     def gone(self, endpoint: Endpoint) -> None:
-        """Take an endpoint out at once; the table follows."""
+        """Take an endpoint out at once; the table follows.
+
+        Anybody on the bus can write "no responders". So the instance is asked: if it lives, it is back within
+        a round trip, with the session that it had.
+        """
+        service, now = endpoint.service, time.monotonic()
         endpoint.ready = False
-        endpoint.session = None
-        self._upstreams.changed(endpoint.service)
+        self._upstreams.upstream(service).knowledge = Knowledge.ASKING
+        self._upstreams.changed(service)
+        self._asked_at[service] = now
         self.mailbox.tell(Lost(endpoint.service, endpoint.instance))
 
     def opened(self, service: ServiceName, instance: str, session: Session) -> None:
@@ -152,7 +161,7 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
                 self._known(service)
             case Lost(service, instance):
                 self.table.lost(service, instance, time.monotonic())
-                self._show(service)
+                self._ask_again(service)
             case BusBack():
                 self.table.excuse(time.monotonic())
                 for service in self._subscriptions:
@@ -185,6 +194,13 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
             self._bus.publish(self._subjects.who(service), b"", f"{self._answers}.{key}")
         except BusmeshError:
             return  # asked again when the bus is back
+
+    def _ask_again(self, service: ServiceName) -> None:
+        """Ask, unless that was done a moment ago: whoever forges signs must not make us flood the bus."""
+        now = time.monotonic()
+        if now - self._asked_again.get(service, 0.0) > ASK_AGAIN_S:
+            self._asked_again[service] = now
+            self._ask(service)
 
     def _known(self, service: ServiceName) -> None:
         self._asked_at.pop(service, None)

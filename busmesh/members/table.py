@@ -87,11 +87,15 @@ class MemberTable:
                 members[instance] = Member(member.announcement, now)
 
     def lost(self, service: ServiceName, instance: str, now: float) -> None:
-        """The bus said that the instance's agent is gone: believe it until it announces itself again."""
+        """Somebody said that the instance's agent is gone: believe it until it says otherwise.
+
+        What it said last counts once more then, because an instance that lives and is asked repeats that.
+        """
         members = self._services.get(service, {})
         member = members.get(instance)
         if member is not None:
-            left = member.announcement.model_copy(update={"state": State.LEFT})
+            last = member.announcement
+            left = last.model_copy(update={"state": State.LEFT, "sequence": last.sequence - 1})
             members[instance] = Member(left, now)
 
     def of(self, service: ServiceName) -> Iterator[Member]:
