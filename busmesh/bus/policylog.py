@@ -9,7 +9,6 @@ back when the stream has lost them.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from typing import Any
 
@@ -20,8 +19,13 @@ from busmesh.names import Subjects
 
 #: One revision, envelope included.
 MAX_ENTRY = 640 * 1024
-_WRONG_SEQUENCE = (10071, 10070)
+#: A replicated stream says it with 10164 while another entry is on its way.
+_WRONG_SEQUENCE = (10071, 10164)
 _NO_STREAM = 10059
+_EXISTS_OTHERWISE = 10058
+#: Not enabled on the server, and not for this account.
+_NO_JETSTREAM = (10076, 10039)
+_HINT = "the NATS server needs JetStream (`busmesh up` enables it; else `nats-server -js`)"
 
 
 class RevisionConflict(BusmeshError):
@@ -41,7 +45,7 @@ class PolicyLog:
         self._subject = subjects.revision
 
     async def _api(self, verb: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Call the JetStream API; None-like answers and errors come back as they are."""
+        """Call the JetStream API; an error comes back as the answer's ``error``, which is a dict then."""
         payload = json.dumps(body).encode() if body is not None else b""
         try:
             answer = await self._bus.request(f"$JS.API.{verb}.{self._stream}", payload, timeout=2.0)
@@ -49,7 +53,7 @@ class PolicyLog:
             raise LogUnavailable(
                 f"the policy log cannot be reached: {error.message}",
                 code="BM3101",
-                hint="the NATS server needs JetStream (`busmesh up` enables it; else `nats-server -js`)",
+                hint=_HINT,
             ) from None
         return _json(answer)
 
@@ -62,7 +66,7 @@ class PolicyLog:
             raise _refused(answer)
         try:
             return int(answer["state"]["last_seq"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise LogUnavailable("JetStream answered without the log's state", code="BM3103") from None
 
     async def ensure(self) -> None:
@@ -85,9 +89,7 @@ class PolicyLog:
                 "deny_purge": True,
             },
         )
-        if (
-            "error" in answer and answer["error"].get("err_code") != 10058
-        ):  # exists with another configuration
+        if "error" in answer and answer["error"].get("err_code") != _EXISTS_OTHERWISE:
             raise _refused(answer)
 
     async def read(self, after: int, most: int | None = None) -> list[tuple[int, bytes]]:
@@ -131,12 +133,15 @@ class PolicyLog:
                     hint="look at `busmesh policy history` and publish again",
                 )
             raise _refused(result)
+        if (result.get("stream"), result.get("seq")) != (self._stream, sequence):
+            # Agents listen on the subject too, and anybody may answer.
+            raise LogUnavailable("somebody else than the policy log took the revision", code="BM3103")
 
 
 def _json(message: Message) -> dict[str, Any]:
     try:
         answer = json.loads(message.payload)
-    except ValueError:
+    except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
         answer = None
     if not isinstance(answer, dict) or not isinstance(answer.get("error", {}), dict):
         raise LogUnavailable("JetStream answered with something else than an object", code="BM3103")
@@ -147,10 +152,13 @@ def _entry(answer: dict[str, Any]) -> bytes:
     try:
         # An entry without a byte comes without the field.
         return base64.b64decode(answer["message"].get("data", ""), validate=True)
-    except (KeyError, TypeError, AttributeError, binascii.Error):
+    except (KeyError, TypeError, AttributeError, ValueError):
         raise LogUnavailable("JetStream answered with a message that cannot be read", code="BM3103") from None
 
 
 def _refused(answer: dict[str, Any]) -> LogUnavailable:
-    error = answer.get("error", {})
-    return LogUnavailable(f"JetStream refused: {error.get('description', error)}", code="BM3103")
+    error = answer["error"]
+    hint = _HINT if error.get("err_code") in _NO_JETSTREAM else ""
+    return LogUnavailable(
+        f"JetStream refused: {str(error.get('description', error))[:200]}", code="BM3103", hint=hint
+    )
