@@ -72,20 +72,26 @@ class Parser:
             if kind == b"MSG ":
                 words = data[at + 4 : eol].split(b" ")
                 try:
-                    size = int(words[-1])
+                    if len(words) == 4:
+                        subject, number, reply, length = words
+                    else:
+                        subject, number, length = words
+                        reply = b""
+                    sid, size = int(number), int(length)
                     start, header = eol + 2, 0
-                    subject, sid = words[0], int(words[1])
-                    reply = words[2] if len(words) == 4 else b""
-                except (ValueError, IndexError):
+                except ValueError:
                     raise RemoteProtocolError("the bus sent a malformed MSG line") from None
             elif kind == b"HMSG":
                 words = data[at + 5 : eol].split(b" ")
                 try:
-                    header, size = int(words[-2]), int(words[-1])
+                    if len(words) == 5:
+                        subject, number, reply, block, length = words
+                    else:
+                        subject, number, block, length = words
+                        reply = b""
+                    sid, header, size = int(number), int(block), int(length)
                     start = eol + 2
-                    subject, sid = words[0], int(words[1])
-                    reply = words[2] if len(words) == 5 else b""
-                except (ValueError, IndexError):
+                except ValueError:
                     raise RemoteProtocolError("the bus sent a malformed HMSG line") from None
             else:
                 self._on_control(data[at:eol])
