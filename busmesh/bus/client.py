@@ -12,6 +12,7 @@ What is replaced, and why:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Callable
@@ -181,7 +182,8 @@ class Client(NatsClient):
         """Drop the connection at once, unsent bytes included, if there is one; nats-py then reconnects."""
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
-            writer.transport.abort()
+            with contextlib.suppress(AttributeError):  # asyncio's own, over a transport that is lost already
+                writer.transport.abort()
 
 
 class _DirectProtocol(asyncio.Protocol):

@@ -69,34 +69,26 @@ class Parser:
                 self._needed = end + 1
                 return at
             kind = data[at : at + 4]
-            if kind == b"MSG ":
-                words = data[at + 4 : eol].split(b" ")
-                try:
-                    if len(words) == 4:
-                        subject, number, reply, length = words
-                    else:
-                        subject, number, length = words
-                        reply = b""
-                    sid, size = int(number), int(length)
-                    start, header = eol + 2, 0
-                except ValueError:
-                    raise RemoteProtocolError("the bus sent a malformed MSG line") from None
-            elif kind == b"HMSG":
-                words = data[at + 5 : eol].split(b" ")
-                try:
-                    if len(words) == 5:
-                        subject, number, reply, block, length = words
-                    else:
-                        subject, number, block, length = words
-                        reply = b""
-                    sid, header, size = int(number), int(block), int(length)
-                    start = eol + 2
-                except ValueError:
-                    raise RemoteProtocolError("the bus sent a malformed HMSG line") from None
-            else:
+            if kind != b"MSG " and kind != b"HMSG":
                 self._on_control(data[at:eol])
                 at = eol + 2
                 continue
+            start, header = eol + 2, 0
+            try:
+                if kind == b"MSG ":
+                    words = data[at + 4 : eol].split(b" ")
+                    if len(words) == 3:
+                        words.insert(2, b"")
+                    subject, number, reply, length = words
+                else:
+                    words = data[at + 5 : eol].split(b" ")
+                    if len(words) == 4:
+                        words.insert(2, b"")
+                    subject, number, reply, block, length = words
+                    header = int(block)
+                sid, size = int(number), int(length)
+            except ValueError:
+                raise RemoteProtocolError("the bus sent a malformed message line") from None
             if not 0 <= header <= size <= MAX_PAYLOAD:
                 raise RemoteProtocolError("the bus sent a message with impossible sizes")
             stop = start + size
