@@ -25,6 +25,22 @@ class Outcome(Enum):
     SETTLED = "settled"
 
 
+#: Response flags of what every other instance would answer, too: it cannot be relayed, or time is up.
+_SETTLED = frozenset(("DPE", "UT"))
+
+
+def outcome_of_refusal(processed: bool, flags: str) -> Outcome:
+    """Say what a refusal means that an instance's agent sealed.
+
+    Args:
+        processed: whether the application may have seen the request.
+        flags: the response flags that the refusal carries.
+    """
+    if flags in _SETTLED:
+        return Outcome.SETTLED
+    return Outcome.UNKNOWN if processed else Outcome.NOT_PROCESSED
+
+
 def may_retry(outcome: Outcome, method: bytes, tries: int, retries: int = DEFAULT_RETRIES) -> bool:
     """Say whether a request whose last try failed may be tried again.
 

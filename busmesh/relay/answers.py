@@ -47,6 +47,11 @@ class Answer:
         return json.dumps(fields).encode() + b"\n"
 
 
+def shown(text: bytes) -> str:
+    """Return what a client wrote, quoted and cut, for a message."""
+    return repr(text[:200].decode("latin-1"))
+
+
 def reason_of(status: int) -> bytes:
     """The reason phrase of a status code (RFC 9110 section 15)."""
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from busmesh.relay.exchange import Exchange
 from busmesh.relay.upstream import Endpoint
-from busmesh.wire.frame import Session
 
 
 class Flight:
@@ -40,6 +39,3 @@ class Flight:
 
     def to(self, endpoint: Endpoint) -> list[Exchange]:
         return [exchange for exchange in self.sent.values() if exchange.endpoint is endpoint]
-
-    def within(self, session: Session) -> list[Exchange]:
-        return [exchange for exchange in self.sent.values() if exchange.session is session]

@@ -14,12 +14,12 @@ from random import Random
 
 from busmesh.bus.bus import Bus
 from busmesh.bus.messages import is_no_responders
-from busmesh.decide.retry import IDEMPOTENT, Outcome, may_retry
+from busmesh.decide.retry import IDEMPOTENT, Outcome, may_retry, outcome_of_refusal
 from busmesh.decide.route import choose_rule
 from busmesh.errors import RemoteProtocolError
 from busmesh.names import ServiceName, service_of_authority
 from busmesh.policy.snapshot import Snapshot
-from busmesh.relay.answers import Answer
+from busmesh.relay.answers import Answer, shown
 from busmesh.relay.exchange import Exchange, Observer
 from busmesh.relay.flight import Flight
 from busmesh.relay.listener import Request
@@ -45,7 +45,6 @@ class Outbound:
 
     Args:
         bus: the connection to publish on.
-        reply_prefix: prefix of this instance's reply subjects.
         namespace: what a service name without a namespace means.
         upstreams: the instances known.
         snapshot: policies to begin with; replaced by :meth:`use`.
@@ -97,12 +96,12 @@ class Outbound:
         """Take a whole request from the listener."""
         service = service_of_authority(request.authority, self._namespace)
         if service is None:
-            message = f"{_shown(request.authority)} names no service"
+            message = f"{shown(request.authority)} names no service"
             request.answer(Answer(404, "NR", "no_route", message))
             return
         rule = choose_rule(self._snapshot.service(service), request.head)
         if rule is None:
-            message = f"no rule of the routes for {service} matches {_shown(request.head.path)}"
+            message = f"no rule of the routes for {service} matches {shown(request.head.path)}"
             request.answer(Answer(404, "NR", "no_route", message, str(service)))
             return
         exchange = Exchange(request, service, rule, rule.split.pick(), time.monotonic())
@@ -170,9 +169,8 @@ class Outbound:
         if upstream.pending and self._parking.park(exchange, time.monotonic()):
             self._ticker.wake()
             return
-        where = str(target)
-        states = ", ".join(f"{e.instance}: {e.state}" for e in list(upstream.endpoints.values())[:5])
-        message = f"no usable instance of {where} ({states})" if states else f"nobody serves {where}"
+        states = upstream.states()
+        message = f"no usable instance of {target} ({states})" if states else f"nobody serves {target}"
         self._give_up(exchange, 503, "UH", "no_healthy_upstream", message)
 
     def _release(self, service: ServiceName) -> None:
@@ -207,7 +205,7 @@ class Outbound:
             self.bad_frames += 1
             return
         if kind == Kind.UNKNOWN_SESSION:
-            self._forget_session(endpoint, session)
+            self._session_unknown(exchange, endpoint, session, probe=tail[:1] == b"p")
             return
         try:
             plaintext = session.open(payload, counter)
@@ -235,9 +233,7 @@ class Outbound:
         elif kind == Kind.REFUSAL:
             refusal = decode_refusal(plaintext)
             del self._sent[exchange.stream]
-            outcome = Outcome.UNKNOWN if refusal.processed else Outcome.NOT_PROCESSED
-            if refusal.flags == "DPE":
-                outcome = Outcome.SETTLED
+            outcome = outcome_of_refusal(refusal.processed, refusal.flags)
             self._failed(exchange, outcome, refusal.status, refusal.flags, refusal.code, refusal.message)
         elif kind == Kind.PROBE_RESULT:
             self._probed(exchange, decode_probe_result(plaintext))
@@ -278,15 +274,24 @@ class Outbound:
                 del self._sent[exchange.stream]
                 self._failed(exchange, Outcome.UNKNOWN, 503, "UF", code, message)
 
-    def _forget_session(self, endpoint: Endpoint, session: Session) -> None:
-        """The instance knows nothing of this session, so of nothing that was sent in it: it restarted."""
+    def _session_unknown(
+        self, exchange: Exchange, endpoint: Endpoint, session: Session, *, probe: bool
+    ) -> None:
+        """The instance has restarted, and could not open *this* message.
+
+        What came before it, the process before may have served: of a request that is only asked after, this
+        proves nothing.
+        """
         if endpoint.session is session:
             endpoint.session = None
             self._renew_session(endpoint)
             self._upstreams.changed(endpoint.service)
         message = f"instance {endpoint.instance} has restarted"
-        for exchange in self._flight.within(session):
+        if not probe:
             self._not_delivered(exchange, "unknown_session", message)
+        elif exchange.doubt is None:
+            del self._sent[exchange.stream]
+            self._failed(exchange, Outcome.UNKNOWN, 503, "UF", "unknown_session", message)
 
     def _respond(self, exchange: Exchange, response: WireResponse) -> None:
         status, reason, headers, body, declared = response
@@ -304,12 +309,8 @@ class Outbound:
             exchange.tried.append(endpoint)
             exchange.parked_at, exchange.asked, exchange.asked_at = None, 0, 0.0
             self._observer.end_try(exchange, status, flags)
-        in_time = time.monotonic() < exchange.deadline
-        if (
-            in_time
-            and not exchange.request.abandoned
-            and may_retry(outcome, exchange.request.head.method, len(exchange.tried))
-        ):
+        wanted = time.monotonic() < exchange.deadline and not exchange.request.abandoned
+        if wanted and may_retry(outcome, exchange.request.head.method, len(exchange.tried)):
             self._try(exchange)
         else:
             self._give_up(exchange, status, flags, code, message)
@@ -397,7 +398,3 @@ class Outbound:
 
     def __repr__(self) -> str:
         return f"<Outbound active={self.active} in_flight={len(self._sent)} waiting={len(self._parking)}>"
-
-
-def _shown(text: bytes) -> str:
-    return repr(text[:200].decode("latin-1"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -106,6 +107,10 @@ class Upstream:
         if self.knowledge is Knowledge.ASKING:
             return True
         return any(e.ready and not e.suspect and e.session is None for e in self.endpoints.values())
+
+    def states(self) -> str:
+        """Return the state of the first five instances, for a message; empty if there is none."""
+        return ", ".join(f"{e.instance}: {e.state}" for e in islice(self.endpoints.values(), 5))
 
 
 class Upstreams:

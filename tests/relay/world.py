@@ -1,0 +1,375 @@
+"""One caller and any number of instances on a bus without a network: time and order belong to the test.
+
+What is published waits in the bus until the test lets it through, so that a test may lose, repeat, change or
+delay any message. Sessions, frames, header blocks and everything above them are the real ones.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from random import Random
+from typing import Any, cast
+
+import pytest
+
+from busmesh.bus.bus import Bus
+from busmesh.decide.route import Rule, ServicePolicy
+from busmesh.decide.split import Split
+from busmesh.names import ServiceName, SpiffeId, Subjects
+from busmesh.policy.snapshot import Snapshot
+from busmesh.relay import inbound as inbound_module
+from busmesh.relay import outbound as outbound_module
+from busmesh.relay.appconnection import AppFailure, AppResponse, Call
+from busmesh.relay.application import Application
+from busmesh.relay.exchange import Exchange
+from busmesh.relay.inbound import Inbound, Work
+from busmesh.relay.listener import Connection, Listener
+from busmesh.relay.outbound import Outbound
+from busmesh.relay.upstream import Endpoint, Knowledge, Upstreams
+from busmesh.wire.frame import Session
+from tests.relay.transcript import request
+from tests.relay.wires import FakeTransport, Response, responses
+
+ME = "shop-1"
+NO_RESPONDERS = b"NATS/1.0 503\r\n\r\n"
+TICK_S = 0.01
+
+
+class Clock:
+    """Stands in for the module ``time``."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class ManualTicker:
+    """Stands in for the ticker: ticks when the world's time passes."""
+
+    made: list[ManualTicker]
+
+    def __init__(self, interval: float, work: Callable[[float], bool]) -> None:
+        self.work = work
+        self.awake = False
+        self.made.append(self)
+
+    def wake(self) -> None:
+        self.awake = True
+
+    def tick(self, now: float) -> None:
+        if self.awake:
+            self.awake = self.work(now)
+
+
+@dataclass(frozen=True)
+class Message:
+    """One publication."""
+
+    subject: bytes
+    reply: bytes
+    payload: bytes
+
+    @property
+    def kind(self) -> int:
+        return self.payload[1]
+
+
+class FakeBus:
+    """Both ends' bus. ``queue`` holds what was published and not let through yet."""
+
+    def __init__(self) -> None:
+        self.connected = True
+        self.congested = False
+        self.max_payload = 1024 * 1024
+        self.queue: deque[Message] = deque()
+        self.log: list[Message] = []
+        self.handlers: dict[bytes, Callable[[bytes, bytes, bytes, bytes], None]] = {}
+        self.watchers: list[Callable[[bool], None]] = []
+
+    def on_connection(self, watcher: Callable[[bool], None]) -> None:
+        self.watchers.append(watcher)
+
+    def set_connected(self, standing: bool) -> None:
+        self.connected = standing
+        for watcher in self.watchers:
+            watcher(standing)
+
+    def write(self, frame: bytes) -> None:
+        line, _, rest = frame.partition(b"\r\n")
+        verb, subject, *reply, size = line.split(b" ")
+        payload, end = rest[: int(size)], rest[int(size) :]
+        assert (verb, end) == (b"PUB", b"\r\n"), frame
+        assert len(payload) <= self.max_payload
+        if self.connected:
+            message = Message(subject, reply[0] if reply else b"", payload)
+            self.queue.append(message)
+            self.log.append(message)
+
+    def deliver(self, message: Message) -> None:
+        """Hand a message over; if nobody listens the server says so to the reply subject."""
+        handler = self._handler(message.subject)
+        if handler is not None:
+            handler(message.subject, message.reply, message.payload, b"")
+        elif message.reply and (answering := self._handler(message.reply)) is not None:
+            answering(message.reply, b"", b"", NO_RESPONDERS)
+
+    def _handler(self, subject: bytes) -> Callable[[bytes, bytes, bytes, bytes], None] | None:
+        return self.handlers.get(subject) or self.handlers.get(subject.rpartition(b".")[0] + b".*")
+
+
+class Notes:
+    """Telemetry: what it is told, as text."""
+
+    def __init__(self) -> None:
+        self.tries: list[str] = []
+        self.requests: list[str] = []
+        self.served: list[str] = []
+        self.open = 0
+
+    def begin_try(self, exchange: Exchange) -> None:
+        self.open += 1
+        exchange.traceparent = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+
+    def end_try(self, exchange: Exchange, status: int, flags: str) -> None:
+        self.open -= 1
+        assert exchange.sent_at > 0
+        self.tries.append(f"{exchange.instance} {status} {flags}".strip())
+
+    def end_request(self, exchange: Exchange, status: int, flags: str, size: int) -> None:
+        self.requests.append(f"{status} {flags}".strip())
+
+    def begin_inbound(self, work: Work) -> bytes:
+        return work.request.headers + work.peer.certificate_line
+
+    def end_inbound(self, work: Work, size: int) -> None:
+        self.served.append(f"{work.status} {work.flags}".strip())
+
+
+class FakeApp:
+    """The application behind an agent: its calls wait for the test to end them."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.seen: list[bytes] = []
+
+    def send(self, call: Call) -> None:
+        self.calls.append(call)
+        self.seen.append(call.message)
+
+    def next(self) -> Call:
+        return self.calls.pop(0)
+
+    def answer(
+        self, body: bytes = b"ok", status: int = 200, headers: bytes = b"", declared: int | None = None
+    ) -> None:
+        """Answer the oldest call."""
+        call = self.next()
+        if not call.cancelled:
+            call.done(AppResponse(status, b"OK", headers, body, declared))
+
+    def fail(self, code: str, *, processed: bool) -> None:
+        self.next().done(AppFailure(processed, code, f"the application: {code}"))
+
+    @property
+    def targets(self) -> list[str]:
+        """What was asked, in order: ``GET /path``."""
+        return [b" ".join(message.split(b" ", 2)[:2]).decode() for message in self.seen]
+
+
+class Instance:
+    """One instance of a service: agent's inbound, application, and how the caller sees it."""
+
+    def __init__(self, world: World, service: ServiceName, name: str, **options: Any) -> None:
+        self.world = world
+        self.name = name
+        self.id = SpiffeId.workload("local", service, name)
+        self.app = FakeApp()
+        self.inbound = self._make(options)
+        self._options = options
+        head = f"PUB {world.subjects.relay(name)} {world.subjects.reply_prefix(ME)}".encode()
+        self.endpoint = Endpoint(service, name, head)
+        self.endpoint.ready = True
+
+    def _make(self, options: dict[str, Any]) -> Inbound:
+        made = Inbound(
+            cast(Bus, self.world.bus),
+            subjects=self.world.subjects,
+            me=self.id,
+            application=cast(Application, self.app),
+            observer=self.world.notes,
+            **options,
+        )
+        self.world.bus.handlers[self.world.subjects.relay(self.name).encode()] = made.on_relay
+        return made
+
+    def connect(self, *, tell: bool = True) -> None:
+        """Have a session stand between the caller and this instance."""
+        world = self.world
+        keys = [(world.rng.randbytes(32), world.rng.randbytes(12)) for _ in range(2)]
+        number = world.rng.getrandbits(62) + 1
+        clock = world.clock.monotonic
+        self.inbound.add_session(
+            Session(number, world.id, send=keys[1], receive=keys[0], clock=clock), "fingerprint"
+        )
+        self.endpoint.session = Session(number, self.id, send=keys[0], receive=keys[1], clock=clock)
+        if tell:
+            world.upstreams.changed(self.endpoint.service)
+
+    def die(self) -> None:
+        """The agent is killed: the bus knows that nobody listens there."""
+        self.world.bus.handlers.pop(self.world.subjects.relay(self.name).encode(), None)
+
+    def restart(self) -> None:
+        """Another process of the same name: it knows nothing of the old one's sessions."""
+        self.app = FakeApp()
+        self.inbound = self._make(self._options)
+
+    def freeze(self) -> None:
+        """The agent is stopped: messages reach it and nothing comes back."""
+        self.world.bus.handlers[self.world.subjects.relay(self.name).encode()] = lambda *_: None
+
+    def thaw(self) -> None:
+        self.world.bus.handlers[self.world.subjects.relay(self.name).encode()] = self.inbound.on_relay
+
+
+class World:
+    """The caller ``shop-1``, its bus, and the services that the test adds."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, *, capacity: int = 100) -> None:
+        self.clock = Clock()
+        ManualTicker.made = []
+        for module in (inbound_module, outbound_module):
+            patch.setattr(module, "time", self.clock)
+            patch.setattr(module, "Ticker", ManualTicker)
+        self.rng = Random(7)
+        self.bus = FakeBus()
+        self.subjects = Subjects()
+        self.id = SpiffeId.workload("local", ServiceName("shop"), ME)
+        self.notes = Notes()
+        self.discovered: list[str] = []
+        self.renewed: list[str] = []
+        #: Whether a renewed session stands at once.
+        self.reconnects = True
+        self.instances: dict[str, Instance] = {}
+        self.upstreams = Upstreams(Random(1), lambda service: self.discovered.append(str(service)), capacity)
+        self.outbound = Outbound(
+            cast(Bus, self.bus),
+            namespace="default",
+            upstreams=self.upstreams,
+            snapshot=Snapshot(0, "", {}, {}, {}),
+            observer=self.notes,
+            renew_session=self._renew,
+            gone=self._gone,
+            rng=Random(2),
+        )
+        self.bus.handlers[f"{self.subjects.reply_prefix(ME)}*".encode()] = self.outbound.on_reply
+        self.listener = Listener(self.outbound.handle)
+
+    # -- what the members actor does -----------------------------------------------------------------
+
+    def _renew(self, endpoint: Endpoint) -> None:
+        self.renewed.append(endpoint.instance)
+        if self.reconnects:
+            self.instances[endpoint.instance].connect()
+
+    def _gone(self, endpoint: Endpoint) -> None:
+        endpoint.ready = False
+        endpoint.session = None
+        self.upstreams.changed(endpoint.service)
+
+    def instance(
+        self, name: str, service: str = "orders", *, session: bool = True, **options: Any
+    ) -> Instance:
+        """Add an instance that is announced, by default with a session."""
+        owner = ServiceName.parse(service)
+        made = self.instances[name] = Instance(self, owner, name, **options)
+        upstream = self.upstreams.upstream(owner)
+        upstream.knowledge = Knowledge.KNOWN
+        upstream.endpoints[name] = made.endpoint
+        if session:
+            made.connect(tell=False)
+        self.upstreams.changed(owner)
+        return made
+
+    def known(self, service: str) -> None:
+        """Discovery of a service has ended."""
+        owner = ServiceName.parse(service)
+        self.upstreams.upstream(owner).knowledge = Knowledge.KNOWN
+        self.upstreams.changed(owner)
+
+    def timeout(self, seconds: float, service: str = "orders") -> None:
+        """Have a route with this timeout for everything."""
+        owner = ServiceName.parse(service)
+        plain = Snapshot(0, "", {}, {}, {})
+        rule = Rule("timed", Split([(plain.target(owner), 1)], 0.0), timeout=seconds)
+        self.outbound.use(Snapshot(1, "", {owner: ServicePolicy(owner, (rule,))}, {}, {}))
+
+    # -- what the application does ---------------------------------------------------------------------
+
+    def ask(
+        self, method: str = "GET", path: str = "/", body: bytes = b"", host: str = "orders"
+    ) -> FakeTransport:
+        """Send a request over a connection of its own; what is published waits in the bus."""
+        client = FakeTransport(Connection(self.listener))
+        headers = [f"Content-Length: {len(body)}"] if body else []
+        client.protocol.data_received(
+            request(*headers, line=f"{method} {path} HTTP/1.1", host=f"Host: {host}", body=body)
+        )
+        return client
+
+    # -- time and messages -------------------------------------------------------------------------------
+
+    def pump(self) -> None:
+        """Let every message through, also those that answer them."""
+        while self.bus.queue:
+            self.bus.deliver(self.bus.queue.popleft())
+
+    def lose(self, count: int = 1) -> list[Message]:
+        """Take the oldest messages out of the bus."""
+        return [self.bus.queue.popleft() for _ in range(count)]
+
+    def after(self, seconds: float) -> None:
+        """Let time pass, with a tick each 10 ms and every message let through at each."""
+        for _ in range(round(seconds / TICK_S)):
+            self.tick()
+            self.pump()
+
+    def tick(self) -> None:
+        """Let 10 ms pass."""
+        self.clock.now += TICK_S
+        for ticker in list(ManualTicker.made):
+            ticker.tick(self.clock.now)
+
+    def settled(self) -> None:
+        """Nothing is left of any request: neither in flight nor in a counter."""
+        assert self.outbound.statistics() | {"late_replies": 0, "bad_frames": 0} == {
+            "active": 0,
+            "in_flight": 0,
+            "waiting": 0,
+            "late_replies": 0,
+            "bad_frames": 0,
+        }
+        assert {i.name: i.endpoint.active for i in self.instances.values() if i.endpoint.active} == {}
+        assert self.notes.open == 0, "a try that telemetry saw begin did not end"
+
+
+def answer_of(client: FakeTransport, methods: str = "") -> Response:
+    """Return the one response that a client got."""
+    [response] = responses(client.written, methods)
+    return response
+
+
+def outcome(client: FakeTransport) -> str:
+    """Return status and flags of the one response, or ``waiting``."""
+    if not client.written:
+        return "waiting"
+    response = answer_of(client)
+    return f"{response.status} {response.header('x-busmesh-flags') or ''}".strip()
+
+
+def outcomes(clients: Iterable[FakeTransport]) -> list[str]:
+    return [outcome(client) for client in clients]
