@@ -35,6 +35,9 @@ HALF_WAY_S = 5.0
 #: Handshakes begun per second; a handshake costs the accepting side about 0.7 ms.
 NEW_PER_S = 300
 STEP_TIMEOUT_S = 1.0
+#: Between two tries to open a session; each pause is twice the one before.
+FIRST_PAUSE_S = 0.05
+MAX_PAUSE_S = 2.0
 
 
 def _pack(identifier: bytes, data: bytes) -> bytes:
@@ -226,6 +229,7 @@ class Sessions:
         self._open_one = open_one
         self._opened = opened
         self._opening: dict[tuple[ServiceName, str], asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         self.failures = 0
 
     def want(self, service: ServiceName, instance: str) -> None:
@@ -234,29 +238,34 @@ class Sessions:
         if key not in self._opening:
             task = asyncio.get_running_loop().create_task(self._open(service, instance))
             self._opening[key] = task
-            task.add_done_callback(lambda _: self._opening.pop(key, None))
 
     def unwant(self, service: ServiceName, instance: str) -> None:
-        task = self._opening.get((service, instance))
+        task = self._opening.pop((service, instance), None)
         if task is not None:
             task.cancel()
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
 
     async def _open(self, service: ServiceName, instance: str) -> None:
-        pause = 0.05
+        pause = FIRST_PAUSE_S
         while True:
             try:
                 session = await self._open_one(service, instance)
             except BusmeshError as error:
-                self.failures += 1
                 log.info("no session with %s of %s yet: %s", instance, service, error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 2.0)
+            except Exception:
+                log.exception("a handshake with %s of %s failed by a fault of the agent", instance, service)
             else:
+                del self._opening[service, instance]
                 self._opened(service, instance, session)
                 return
+            self.failures += 1
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, MAX_PAUSE_S)
 
     async def stop(self) -> None:
-        tasks = list(self._opening.values())
+        tasks = [*self._opening.values(), *self._ending]
+        self._opening.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
