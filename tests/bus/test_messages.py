@@ -276,6 +276,18 @@ def test_questions_under_way_fail_at_once_when_the_connection_is_lost(
     run(main())
 
 
+def test_questions_under_way_fail_at_once_when_the_bus_is_closed(nats_server: NatsServer, run: Run) -> None:
+    async def main() -> None:
+        async with connected(nats_server.url) as bus:
+            await bus.subscribe("silent", Inbox())
+            asked = asyncio.create_task(bus.request("silent", timeout=30))
+            await until(lambda: bus.statistics()["waiting"] == 1)
+        with pytest.raises(BusUnavailable, match="BM3003"):
+            await asked
+
+    run(main())
+
+
 def test_subscriptions_survive_reconnects_and_can_be_ended_after_them(
     nats_server: NatsServer, run: Run
 ) -> None:
