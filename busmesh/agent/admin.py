@@ -17,7 +17,7 @@ from busmesh.relay.answers import Answer, reason_of
 from busmesh.relay.listener import Listener, Request
 from busmesh.relay.refusals import Limits
 
-_LIMITS = Limits(body=64 * 1024, connections=64, idle_timeout=60.0)
+_LIMITS = Limits(body=64 * 1024, connections=64, idle_timeout=60.0, tunnels=False)
 
 
 @dataclass(frozen=True, slots=True)

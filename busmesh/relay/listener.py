@@ -61,6 +61,12 @@ class Request:
         self.respond(answer.status, reason_of(answer.status), answer.headers(), answer.body())
 
 
+class _Tunnel:
+    """Takes a CONNECT's place in the queue; what is granted is only that requests may follow."""
+
+    __slots__ = ()
+
+
 class _Refused:
     """Takes a bad request's place in the queue, so that earlier pipelined ones are answered first."""
 
@@ -79,7 +85,7 @@ class Connection(asyncio.Protocol):
         self._parser = RequestParser(self, listener.limits)
         self.transport: asyncio.Transport | None = None
         self.deadline = 0.0
-        self._queue: deque[Request | _Refused] = deque()
+        self._queue: deque[Request | _Tunnel | _Refused] = deque()
         self._serving: Request | None = None
         self._stepping = False
         self._reading_paused = False
@@ -155,6 +161,9 @@ class Connection(asyncio.Protocol):
             self._reading_paused = True
             self.transport.pause_reading()
 
+    def tunnelled(self) -> None:
+        self._queue.append(_Tunnel())
+
     def refused(self, answer: Answer) -> None:
         self._queue.append(_Refused(answer))
         self._listener.refused += 1
@@ -170,16 +179,22 @@ class Connection(asyncio.Protocol):
         try:
             while self._queue and self._serving is None and self._writable and self.transport is not None:
                 item = self._queue.popleft()
-                if isinstance(item, _Refused):
+                if isinstance(item, Request):
+                    self._serving = item
+                    try:
+                        self._listener.handle(item)
+                    except Exception:
+                        log.exception("a request could not be handled; this is a fault of the agent")
+                        item.answer(
+                            Answer(500, "UF", "internal_error", "the agent failed; its log says more")
+                        )
+                elif isinstance(item, _Tunnel):
+                    self.transport.write(b"HTTP/1.1 200 OK\r\n\r\n")
+                    self._rest()
+                else:
                     self._queue.clear()
                     self._refuse(item.answer)
                     return
-                self._serving = item
-                try:
-                    self._listener.handle(item)
-                except Exception:
-                    log.exception("a request could not be handled; this is a fault of the agent")
-                    item.answer(Answer(500, "UF", "internal_error", "the agent failed; its log says more"))
         finally:
             self._stepping = False
         if self._reading_paused and not self._queue and self.transport is not None:

@@ -32,6 +32,9 @@ class Sink(Protocol):
     def parsed(self, request: ParsedRequest) -> None:
         """A request is whole."""
 
+    def tunnelled(self) -> None:
+        """A CONNECT is to be granted: requests follow as if the client had come here directly."""
+
     def refused(self, answer: Answer) -> None:
         """What came is no request that this agent takes; nothing after it is trusted."""
 
@@ -120,12 +123,17 @@ class RequestParser:
             return
         self._fed = len(data)
         self._unparsed += self._fed
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse(refusals.no_upgrade())
-        except httptools.HttpParserError as error:
-            self._refuse(bad(400, "malformed_request", str(error) or type(error).__name__))
+        while data:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as end:
+                # After a CONNECT or an ignored upgrade requests follow: nothing that llhttp would go on with.
+                self._parser = httptools.HttpRequestParser(self)
+                data = data[end.args[0] :]
+                continue
+            except httptools.HttpParserError as error:
+                self._refuse(bad(400, "malformed_request", str(error) or type(error).__name__))
+            break
         if self.in_message:
             self._watch_size()
 
@@ -168,7 +176,8 @@ class RequestParser:
         self._nominated: bytes = b""
         self._traceparent: bytes | None = None
         self._tracestate = False
-        self._chunked = self._expects = self._upgrades = self._http10 = False
+        self._chunked = self._expects = self._tunnel = self._http10 = False
+        self._upgrade = b""
         self._length = -1
         self._count = 0
         self._body: list[bytes] = []
@@ -222,7 +231,7 @@ class RequestParser:
                 return bad(501, "bad_transfer_encoding", "the only transfer-encoding understood is chunked")
             self._chunked = True
         elif special is _UPGRADE:
-            self._upgrades = True
+            self._upgrade = value.lower()
         elif special is _EXPECT:
             self._expects = value.lower() == b"100-continue"
             if not self._expects:
@@ -249,7 +258,7 @@ class RequestParser:
             if version != "1.0":
                 return bad(505, "bad_version", "this agent speaks HTTP/1.1")
             self._http10 = True
-        if self._upgrades and self._parser.should_upgrade():
+        if self._upgrade and self._parser.should_upgrade() and not self._may_ignore_upgrade():
             return refusals.no_upgrade()
         if len(self._hosts) != 1 and not (self._http10 and not self._hosts and self._url[:1] != b"/"):
             return bad(400, "bad_host", "a request carries exactly one Host header")
@@ -258,6 +267,10 @@ class RequestParser:
         if self._length > limits.body:
             return refusals.body_too_large(self._limits)
         return self._resolve_target()
+
+    def _may_ignore_upgrade(self) -> bool:
+        """HTTP/2 is offered, not demanded (RFC 9110 section 7.8); but llhttp would take no body then."""
+        return self._upgrade == b"h2c" and not self._chunked and self._length <= 0
 
     def _head_size(self) -> int:
         return len(self._url) + sum(map(len, self._lines))
@@ -275,20 +288,30 @@ class RequestParser:
             return None
         else:
             if self._parser.get_method() == b"CONNECT":
-                return refusals.no_upgrade()
+                return self._judge_tunnel(url, host)
             absolute = _ABSOLUTE.fullmatch(url)
             if absolute is None:
-                message = "the target is neither a path nor an http:// URL; the mesh encrypts by itself"
-                return bad(400, "bad_target", message)
+                return refusals.no_tls()
             self._authority, rest = absolute.groups()
             if host and _without_port(host) != _without_port(self._authority):
-                return bad(400, "conflicting_host", "the URL and the Host header name different authorities")
+                return refusals.conflicting_host()
             if not host:
                 self._lines[0:0] = (b"Host", b": ", self._authority, b"\r\n")
             url = rest if rest[:1] == b"/" else b"/" + rest
         if _TARGET.fullmatch(url) is None:
             return bad(400, "bad_target", "the target holds characters that no URL has")
         self._url = url
+        return None
+
+    def _judge_tunnel(self, url: bytes, host: bytes) -> Answer | None:
+        """Some clients, Node's fetch among them, ask a proxy for a tunnel also for ``http://`` URLs."""
+        if not self._limits.tunnels or self._chunked or self._length > 0:
+            return refusals.no_upgrade()
+        if url.endswith(b":443"):
+            return refusals.no_tls()
+        if host and _without_port(host) != _without_port(url):
+            return refusals.conflicting_host()
+        self._tunnel = True
         return None
 
     def on_body(self, body: bytes) -> None:
@@ -302,6 +325,9 @@ class RequestParser:
     def on_message_complete(self) -> None:
         self.in_message = False
         self._unparsed = 0
+        if self._tunnel:
+            self._sink.tunnelled()
+            return
         if self._nominated and self._nominated.lower() not in (b"keep-alive", b"close"):
             self._drop_nominated()
         block = b"".join(self._lines)

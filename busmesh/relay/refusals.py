@@ -21,6 +21,7 @@ class Limits:
         write_timeout: seconds without taking a byte of its answer until a client is cut off, once or twice.
         connections: open connections; above it the newest gets a 503.
         pipelined: requests waiting on one connection before reading pauses.
+        tunnels: whether CONNECT is granted, as to a proxy.
     """
 
     body: int = 900 * 1024
@@ -31,6 +32,7 @@ class Limits:
     write_timeout: float = 15.0
     connections: int = 10_000
     pipelined: int = 16
+    tunnels: bool = True
 
 
 def bad(status: int, code: str, message: str) -> Answer:
@@ -38,8 +40,18 @@ def bad(status: int, code: str, message: str) -> Answer:
 
 
 def no_upgrade() -> Answer:
-    message = "neither CONNECT nor Upgrade is relayed; use plain http:// requests"
+    message = "another protocol than HTTP/1.1 is not relayed; use plain http:// requests"
     return bad(501, "upgrade_not_supported", message)
+
+
+def no_tls() -> Answer:
+    message = "the target is neither a path nor an http:// URL; the mesh encrypts by itself"
+    return bad(400, "bad_target", message)
+
+
+def conflicting_host() -> Answer:
+    message = "the URL and the Host header name different authorities"
+    return bad(400, "conflicting_host", message)
 
 
 def headers_too_large(limits: Limits) -> Answer:

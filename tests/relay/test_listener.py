@@ -137,6 +137,19 @@ def test_an_answer_that_comes_twice_or_late_is_written_once() -> None:
     assert [response.body for response in received(client)] == [b"a"]
 
 
+def test_a_tunnel_is_granted_in_its_turn() -> None:
+    server = Server()
+    client = server.client()
+    send(client, request(line="GET /1 HTTP/1.1") + request(line="CONNECT orders:80 HTTP/1.1"))
+    assert client.written == b""
+    server.answer()
+    assert client.written.endswith(b"ok" + b"HTTP/1.1 200 OK\r\n\r\n")
+    send(client, request(line="GET /2 HTTP/1.1"))
+    assert server.answer() == b"/2"
+    assert len(received(client)) == 3
+    assert server.listener.statistics() == {"connections": 1, "busy": 0, "refused": 0}
+
+
 # -- framing of responses ----------------------------------------------------------------------------
 
 

@@ -117,10 +117,14 @@ def test_the_url_gives_the_host_that_http10_left_out() -> None:
         (request(line="get / HTTP/1.1"), 400, "malformed_request"),
         (request(line="GET/ HTTP/1.1"), 400, "malformed_request"),
         # What is understood and not done
-        (request(line="CONNECT orders:80 HTTP/1.1", host="Host: orders:80"), 501, "upgrade_not_supported"),
+        (request(line="CONNECT orders:443 HTTP/1.1", host="Host: orders:443"), 400, "bad_target"),
+        (request(line="CONNECT orders:80 HTTP/1.1", host="Host: payments:80"), 400, "conflicting_host"),
+        (request(line="CONNECT orders:80 HTTP/1.1", host=""), 400, "bad_host"),
+        (request("Content-Length: 3", line="CONNECT orders:80 HTTP/1.1"), 501, "upgrade_not_supported"),
+        (request(CHUNKED, line="CONNECT orders:80 HTTP/1.1"), 501, "upgrade_not_supported"),
         (request("Connection: upgrade", "Upgrade: websocket"), 501, "upgrade_not_supported"),
         (
-            request("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMA"),
+            request("Connection: upgrade", "Upgrade: h2c", "Content-Length: 3", body=b"abc"),
             501,
             "upgrade_not_supported",
         ),
@@ -136,6 +140,42 @@ def test_refused(data: bytes, status: int, code: str) -> None:
     assert parse(data).lines == [f"refused: {status} {code}"]
     one_by_one = parse(*(data[at : at + 1] for at in range(len(data))))
     assert one_by_one.lines == [f"refused: {status} {code}"]
+
+
+H2C = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMA")
+
+
+def test_an_offer_of_http2_is_ignored() -> None:
+    """``curl --http2`` makes one with each direct request; RFC 9110 section 7.8 lets a server ignore it."""
+    transcript = parse(request(*H2C, line="GET /1 HTTP/1.1") + request(line="GET /2 HTTP/1.1"), request(*H2C))
+    assert transcript.lines == ["GET /1 for orders", "GET /2 for orders", "GET / for orders"]
+    assert {parsed.head.block for parsed in transcript.requests} == {b"Host: orders\r\n"}
+    assert all(parsed.keep_alive for parsed in transcript.requests)
+
+
+@pytest.mark.parametrize(("line", "host"), [("orders:80", "orders"), ("orders:8080", "orders:8080")])
+def test_a_tunnel_carries_requests(line: str, host: str) -> None:
+    """Node's fetch asks a proxy for a tunnel also for ``http://`` URLs."""
+    connect = request("Connection: close", line=f"CONNECT {line} HTTP/1.1", host=f"Host: {host}")
+    inside = request(line="GET /in HTTP/1.1") + request(
+        "Content-Length: 3", line="POST / HTTP/1.1", body=b"abc"
+    )
+    lines = ["tunnel", "GET /in for orders", "POST / for orders with 3 bytes"]
+    assert parse(connect, inside).lines == lines
+    assert parse(connect + inside).lines == lines
+    assert parse(*((connect + inside)[at : at + 1] for at in range(len(connect + inside)))).lines == lines
+    bad = parse(connect + b"\x16\x03\x01\x02\x00\x01\x00", inside)
+    assert bad.lines == ["tunnel", "refused: 400 malformed_request"]
+
+
+def test_many_tunnels_in_one_read_do_not_nest() -> None:
+    connect = request(line="CONNECT orders:80 HTTP/1.1")
+    assert parse(connect * 5000 + request()).lines == ["tunnel"] * 5000 + ["GET / for orders"]
+
+
+def test_a_listener_may_grant_no_tunnels() -> None:
+    transcript = parse(request(line="CONNECT orders:80 HTTP/1.1"), limits=Limits(tunnels=False))
+    assert transcript.lines == ["refused: 501 upgrade_not_supported"]
 
 
 def test_tls_to_the_mesh_is_told_what_to_do() -> None:

@@ -28,6 +28,9 @@ class Transcript:
         size = f" with {len(request.body)} bytes" if request.body else ""
         self.lines.append(line.decode("latin-1") + size)
 
+    def tunnelled(self) -> None:
+        self.lines.append("tunnel")
+
     def refused(self, answer: Answer) -> None:
         self.refusals.append(answer)
         self.lines.append(f"refused: {answer.status} {answer.code}")
