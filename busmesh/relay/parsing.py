@@ -123,13 +123,14 @@ class RequestParser:
             return
         self._fed = len(data)
         self._unparsed += self._fed
-        while data:
+        rest: bytes | memoryview = data
+        while rest:
             try:
-                self._parser.feed_data(data)
+                self._parser.feed_data(rest)
             except httptools.HttpParserUpgrade as end:
                 # After a CONNECT or an ignored upgrade requests follow: nothing that llhttp would go on with.
                 self._parser = httptools.HttpRequestParser(self)
-                data = data[end.args[0] :]
+                rest = memoryview(rest)[end.args[0] :]
                 continue
             except httptools.HttpParserError as error:
                 self._refuse(bad(400, "malformed_request", str(error) or type(error).__name__))
