@@ -29,15 +29,16 @@ def _setting_options(command: F) -> F:
     """Give a command one flag per setting of an agent definition."""
     for setting in reversed(SETTINGS):
         field: Any = AgentDefinition
-        description = ""
+        description, default = "", None
         for part in setting.path:
             info = next(i for n, i in field.model_fields.items() if (i.alias or n) == part)
-            description, field = info.description or "", info.annotation
+            description, default, field = info.description or "", info.default, info.annotation
+        known = f"; default: {default}" if isinstance(default, str | int | float) and default != "" else ""
         option = click.option(
             setting.flag,
             setting.parameter,
             metavar="VALUE",
-            help=f"{description}  [env: {setting.variable}]".strip(),
+            help=f"{description}  [env: {setting.variable}{known}]".strip(),
         )
         command = option(command)
     return command
@@ -85,18 +86,20 @@ def run_command(
     \b
     Examples:
       busmesh agent run agents/orders-v1.yaml
-      busmesh agent run agents/web.yaml -- python -m busmesh.demo.shop web --port 9100
+      busmesh agent run agents/web.yaml -- python -m busmesh.demo.shop web --port 9101
       busmesh agent run --service probe --outbound 127.0.0.1:0
     """
     definition = load_definition(file, os.environ, flags)
     made = build_agent(definition, context, join)
     runner = Runner(made, here.meta.get(_APPLICATION, ()))
+    home = context.home.agent(made.instance)
 
     async def main() -> int:
         with stop_signals(last_words=runner.kill_child) as stop:
             return await runner.run(stop)
 
-    return run(main())
+    with home.claimed():
+        return run(main())
 
 
 def build_agent(definition: AgentDefinition, context: Context, join: Path | None) -> Agent:

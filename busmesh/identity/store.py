@@ -13,17 +13,21 @@ replaced at once; the ``.crt`` beside it is for people and tools.
     join-token                        lets local agents in
     context.json                      bus URL and mesh name, for commands without flags
     trust.crt                         the roots
-    agents/<instance>/svid.key  svid.crt  trust.crt  policies/
+    agents/<instance>/svid.key  svid.crt  trust.crt  policies/  lock
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import os
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from busmesh.errors import IdentityError, NotFound, UsageError
 from busmesh.identity import files
 from busmesh.identity.ca import CertificateAuthority
 from busmesh.identity.jointoken import Grant, JoinToken
@@ -32,6 +36,8 @@ from busmesh.identity.trust import TrustBundle
 from busmesh.names import token
 
 TRUST = "trust.crt"
+#: Seconds that an agent waits for the one before it, which may still be ending.
+LOCK_PATIENCE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,39 @@ class AgentHome:
 
     def __repr__(self) -> str:
         return f"<AgentHome {self.path}>"
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold this folder: two agents of one name would answer each other's requests, and none succeeds.
+
+        The lock ends with the process, however that ends. It says nothing of other machines.
+
+        Raises:
+            UsageError: an agent that runs has it (code BM3207).
+        """
+        if os.name != "posix":
+            yield
+            return
+        import fcntl
+
+        descriptor = os.open(files.private_folder(self.path) / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            deadline = time.monotonic() + LOCK_PATIENCE_S
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        raise UsageError(
+                            f"an agent of the name {self.path.name} runs already, out of {self.path}",
+                            code="BM3207",
+                            hint="give this one a name of its own: --instance NAME; without one it gets one",
+                        ) from None
+                    time.sleep(0.05)
+            yield
+        finally:
+            os.close(descriptor)
 
     @property
     def policies(self) -> Path:
@@ -181,8 +220,19 @@ def read_join_token(path: Path) -> JoinToken:
         NotFound: there is none (code BM4501).
         IdentityError: others can read it (code BM4502), or it is no token (BM4503).
     """
-    with files.naming(path):
+    try:
         return JoinToken.parse(files.read(path, secret=True).decode("ascii", "replace"))
+    except NotFound as error:
+        raise NotFound(
+            error.message,
+            code=error.code,
+            hint="`busmesh up` keeps it in its home as join-token; is BUSMESH_HOME set to that home?\n"
+            "from another machine, copy it with mode 600 and name it: --join FILE",
+        ) from None
+    except IdentityError as error:
+        if error.code != "BM4201":
+            raise
+        raise IdentityError(f"{path}: {error.message}", code="BM4503", hint=error.hint) from None
 
 
 def save_join_token(path: Path, join_token: JoinToken) -> None:

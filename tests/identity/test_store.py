@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from busmesh.errors import BusmeshError, IdentityError, InvalidName, NotFound
+from busmesh.errors import BusmeshError, IdentityError, InvalidName, NotFound, UsageError
 from busmesh.identity import files
 from busmesh.identity.ca import CertificateAuthority
 from busmesh.identity.jointoken import Grant, JoinToken
@@ -281,6 +281,30 @@ def test_names_do_not_leave_their_folder(home: Home, name: str) -> None:
     for use in (home.agent, home.operator, home.delete_grant):
         with pytest.raises(InvalidName):
             use(name)
+
+
+def test_one_agent_of_a_name_at_a_time(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("busmesh.identity.store.LOCK_PATIENCE_S", 0.0)
+    with home.agent("orders-0").claimed(), home.agent("orders-1").claimed():
+        with (
+            pytest.raises(UsageError, match="orders-0 runs already") as refused,
+            home.agent("orders-0").claimed(),
+        ):
+            pass
+        assert "--instance" in refused.value.hint
+    with home.agent("orders-0").claimed():
+        pass
+
+
+def test_a_join_token_that_is_not_there_or_none(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="BM4501") as absent:
+        read_join_token(tmp_path / "token")
+    assert "--join FILE" in absent.value.hint
+    files.write(tmp_path / "token", b"hello", anywhere=True)
+    with pytest.raises(IdentityError, match="BM4503") as wrong:
+        read_join_token(tmp_path / "token")
+    assert str(tmp_path / "token") in wrong.value.message
+    assert "copy the whole line" in wrong.value.hint
 
 
 def test_token_file_may_stand_anywhere(tmp_path: Path) -> None:
