@@ -16,7 +16,15 @@ from pydantic import ValidationError
 
 from busmesh.agent.definition import AgentDefinition
 from busmesh.errors import InvalidDocument, UsageError
-from busmesh.yamlfile import InvalidDocuments, Plain, YamlDocument, findings_of, read_yaml, refuse_errors
+from busmesh.yamlfile import (
+    InvalidDocuments,
+    Plain,
+    YamlDocument,
+    dotted,
+    findings_of,
+    read_yaml,
+    refuse_errors,
+)
 
 
 def _pairs(text: str) -> Plain:
@@ -35,6 +43,20 @@ def _names(text: str) -> Plain:
 
 def _text(text: str) -> Plain:
     return text
+
+
+def _whole(text: str) -> Plain:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("write a whole number") from None
+
+
+def _share(text: str) -> Plain:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("write a number from 0 to 1") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +88,22 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(("service",)),
     Setting(("instance",)),
     Setting(("labels",), _pairs),
-    Setting(("weight",), int),
+    Setting(("weight",), _whole),
     Setting(("locality",)),
     Setting(("app",)),
     Setting(("health", "path")),
     Setting(("health", "interval")),
     Setting(("health", "timeout")),
-    Setting(("health", "unhealthyAfter"), int),
-    Setting(("health", "healthyAfter"), int),
+    Setting(("health", "unhealthyAfter"), _whole),
+    Setting(("health", "healthyAfter"), _whole),
     Setting(("outbound",)),
     Setting(("admin",)),
     Setting(("upstreams",), _names),
     Setting(("drain",)),
-    Setting(("limits", "maxRequests"), int),
-    Setting(("limits", "maxPending"), int),
-    Setting(("telemetry", "accessLog"), float),
-    Setting(("telemetry", "tracing"), float),
+    Setting(("limits", "maxRequests"), _whole),
+    Setting(("limits", "maxPending"), _whole),
+    Setting(("telemetry", "accessLog"), _share),
+    Setting(("telemetry", "tracing"), _share),
 )
 
 
@@ -117,12 +139,12 @@ def load_definition(
         # JSON mode: a list may stand for a tuple, as it does in a file.
         return AgentDefinition.model_validate(data)
     except ValidationError as error:
-        for detail in error.errors(include_url=False):
-            path = tuple(str(part) for part in detail["loc"])
-            for set_path, source in sources.items():
-                if path[: len(set_path)] == set_path:
-                    raise InvalidDocument(f"{source}: {detail['msg']}", code="BM1204") from None
         findings = findings_of(error, document, AgentDefinition)
+        for finding in findings:
+            for set_path, source in sources.items():
+                if finding.path[: len(set_path)] == set_path:
+                    message = finding.message.replace(dotted(set_path), source, 1)
+                    raise InvalidDocument(message, code=finding.code, hint=finding.hint) from None
         if not document.file:
             missing = "; ".join(finding.message for finding in findings)
             raise UsageError(
