@@ -80,19 +80,33 @@ class ServiceName:
         return self.name if self.namespace == DEFAULT_NAMESPACE else f"{self.name}.{self.namespace}"
 
 
+def resolve_host(host: str, namespace: str) -> ServiceName:
+    """Return the service that a host means to somebody in ``namespace``.
+
+    ``orders``, ``orders.shop``, ``orders.shop.mesh`` and Kubernetes' ``orders.shop.svc`` and
+    ``orders.shop.svc.cluster.local`` are known.
+
+    Raises:
+        InvalidName: anything else.
+    """
+    for suffix in (".svc.cluster.local", ".svc"):
+        if host.endswith(suffix) and host.count(".") == suffix.count(".") + 1:
+            return ServiceName.parse(host.removesuffix(suffix), namespace=namespace)
+    return ServiceName.parse(host, namespace=namespace)
+
+
 @lru_cache(maxsize=4096)
 def service_of_authority(authority: bytes, namespace: str = DEFAULT_NAMESPACE) -> ServiceName | None:
     """Return the service that a ``Host`` or authority means, or None if it names none.
 
-    ``orders``, ``orders.default`` and ``orders.default.mesh``, each with or without a port and in
-    any case, mean the same. Cached, because a process sees few different ones; the cache is bounded,
-    because a hostile client may send many.
+    It is read as `resolve_host` reads it, with or without a port and in any case. Cached, because a
+    process sees few different ones; the cache is bounded, because a hostile client may send many.
     """
     host, colon, port = authority.partition(b":")
     if colon and not port.isdigit():
         return None
     try:
-        return ServiceName.parse(host.decode("ascii").lower(), namespace=namespace)
+        return resolve_host(host.decode("ascii").lower(), namespace)
     except (UnicodeDecodeError, InvalidName):
         return None
 

@@ -13,9 +13,9 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, ValidationError
 
 from busmesh.errors import InvalidDocument
-from busmesh.names import DEFAULT_NAMESPACE, ServiceName
+from busmesh.names import DEFAULT_NAMESPACE, ServiceName, resolve_host
 from busmesh.policy.destination import DestinationSpec
-from busmesh.policy.fields import DocumentName, Model, Token, resolve_host
+from busmesh.policy.fields import DocumentName, Model, Token
 from busmesh.policy.plain import canonical, check_plain
 from busmesh.policy.route import RouteSpec, VirtualServiceSpec
 from busmesh.policy.unsupported import KINDS_NOT_YET, field_not_yet

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic_core import PydanticCustomError
 
 from busmesh.errors import InvalidName
-from busmesh.names import ServiceName, token
+from busmesh.names import resolve_host, token
 from busmesh.policy.regex import RefusedPattern, full_match
 from busmesh.yamlfile import shorten
 
@@ -71,21 +71,6 @@ class Model(BaseModel):
 def refused(code: LiteralString, message: str, hint: str = "") -> PydanticCustomError:
     """Make the error of a validator; the message goes in as data, because it may hold braces."""
     return PydanticCustomError(code, "{text}", {"text": message, "hint": hint})
-
-
-def resolve_host(host: str, namespace: str) -> ServiceName:
-    """Return the service that a host in a document of ``namespace`` means.
-
-    ``orders``, ``orders.shop``, ``orders.shop.mesh`` and Kubernetes' ``orders.shop.svc`` and
-    ``orders.shop.svc.cluster.local`` are known.
-
-    Raises:
-        InvalidName: anything else.
-    """
-    for suffix in (".svc.cluster.local", ".svc"):
-        if host.endswith(suffix) and host.count(".") == suffix.count(".") + 1:
-            return ServiceName.parse(host.removesuffix(suffix), namespace=namespace)
-    return ServiceName.parse(host, namespace=namespace)
 
 
 def _host(text: str) -> str:

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 
 from busmesh.errors import InvalidDocument
-from busmesh.names import ServiceName
+from busmesh.names import ServiceName, resolve_host, service_of_authority
 from busmesh.policy.destination import DestinationSpec
 from busmesh.policy.documents import Document, DocumentKey, parse_documents
-from busmesh.policy.fields import resolve_host, seconds
+from busmesh.policy.fields import seconds
 from busmesh.policy.route import RouteSpec
 from busmesh.yamlfile import InvalidDocuments
 
@@ -241,6 +241,7 @@ def test_a_host_means_a_service_seen_from_the_namespace_of_its_document(
     host: str, service: ServiceName, route: Callable[..., Document]
 ) -> None:
     assert resolve_host(host, "shop") == service
+    assert service_of_authority(f"{host.upper()}:8080".encode(), "shop") == service
     document = route("orders", namespace="shop", host=host)
     assert document.service(host) == service
 
