@@ -40,7 +40,7 @@ def validate(files: tuple[str, ...], live: bool, output: Output, context: Contex
 
     \b
     Examples:
-      busmesh policy validate policies/
+      busmesh policy validate policies/product-split.yaml
       busmesh policy validate canary.yaml --live
     """
     count, findings = _checked(files, context if live else None)

@@ -14,7 +14,7 @@ from busmesh.policy.destination import DestinationSpec
 from busmesh.policy.documents import Document, DocumentKey
 from busmesh.policy.revision import PolicySet
 from busmesh.policy.route import RouteSpec
-from busmesh.yamlfile import Finding, Path
+from busmesh.yamlfile import Finding, Path, nearest
 
 #: The labels of every live instance of a service.
 Live = Mapping[ServiceName, Collection[Mapping[str, str]]]
@@ -45,6 +45,7 @@ def validate_bundle(
     declared = declared_subsets(after.values())
     for document in documents:
         findings += _dangling(document, declared, live)
+        findings += _unserved(document, live or {})
     put = {document.key for document in documents}
     untouched = [document for key, document in after.items() if key not in put]
     findings += _left_dangling(untouched, declared_subsets(before.values()), declared, live)
@@ -82,12 +83,14 @@ def used_subsets(document: Document) -> Iterator[tuple[ServiceName, str, Path]]:
 
 
 def _same_keys(documents: Sequence[Document]) -> Iterator[Finding]:
-    seen: set[DocumentKey] = set()
+    seen: dict[DocumentKey, Document] = {}
     for document in documents:
-        if document.key in seen:
-            message = f"{document.key} stands twice in what is published"
-            yield document.finding("BM2101", message, ("metadata", "name"), hint="remove or rename one")
-        seen.add(document.key)
+        first = seen.setdefault(document.key, document)
+        if first is not document:
+            line, _ = first.source.position(("metadata", "name"))
+            message = f"{document.key} stands in {first.source.file}:{line} already"
+            hint = "one revision takes one of them: remove or rename the other"
+            yield document.finding("BM2101", message, ("metadata", "name"), hint=hint)
 
 
 def _hosts_claimed_twice(
@@ -113,12 +116,32 @@ def _dangling(
             continue
         if live is None:
             message = f'no Destination declares subset "{subset}" of {service}'
-            hint = "right only if instances carry it as their label version; nobody could be asked"
+            hint = (
+                "right only if instances carry it as their label version: busmesh policy validate --live asks"
+            )
             yield document.finding("BM2103", message, path, level="warning", hint=hint)
         elif not has_version(live, service, subset):
             message = f'subset "{subset}" of {service} has no instances and no Destination declares it'
             hint = f"start an instance with the label version: {subset}, or publish a Destination"
             yield document.finding("BM2103", message, path, hint=hint)
+
+
+def _unserved(document: Document, live: Live) -> Iterator[Finding]:
+    """Yield a doubt for each service that a Route sends to and nobody serves, a typing error most likely."""
+    if not live or not isinstance(document.spec, RouteSpec):
+        return
+    told = set(live)
+    for number, rule in enumerate(document.spec.http):
+        for index, target in enumerate(rule.route):
+            service = document.service(target.destination.host)
+            if service in told:
+                continue
+            told.add(service)
+            guess = nearest(str(service), map(str, live))
+            hint = f"did you mean {guess}?" if guess else "right only if it is still to come"
+            path = ("spec", "http", number, "route", index, "destination", "host")
+            message = f"nobody serves {service} now"
+            yield document.finding("BM2109", message, path, level="warning", hint=hint)
 
 
 def _left_dangling(

@@ -90,9 +90,11 @@ def test_a_refused_bundle_changes_nothing(nats_server: NatsServer, ca: Certifica
             before = await mesh.look()
             with pytest.raises(InvalidDocuments) as refused:
                 draft(before, route("web"), route(v1=80, v3=20))
-            assert [finding.code for finding in refused.value.findings] == ["BM2103"]
+            doubt, refusal = refused.value.findings
+            assert (doubt.level, doubt.code) == ("warning", "BM2109")
+            assert (refusal.level, refusal.code) == ("error", "BM2103")
             assert "v3" in str(refused.value)
-            assert "--allow-dangling" in refused.value.findings[0].hint
+            assert "--allow-dangling" in refusal.hint
             assert (await mesh.look()).history == before.history
 
             allowed = draft(before, route(v1=80, v3=20), allow_dangling=True)

@@ -85,12 +85,23 @@ def test_taking_a_subset_from_under_a_route_is_refused(route: Make, destination:
 
 
 def test_instances_that_went_away_do_not_stand_in_the_way_of_other_documents(route: Make) -> None:
-    assert codes([route("payments")], published(route(rules=targets(("v9", None)))), LIVE) == []
+    before = published(route(rules=targets(("v9", None))))
+    assert codes([route("payments")], before, {**LIVE, ServiceName("payments"): [{}]}) == []
+
+
+def test_a_service_that_nobody_serves_is_a_doubt(route: Make) -> None:
+    (finding,) = validate_bundle([route(rules="- route: [{destination: {host: ordres}}]")], None, LIVE)
+    assert (finding.level, finding.code, finding.line) == ("warning", "BM2109", 7)
+    assert finding.message == "nobody serves ordres now"
+    assert finding.hint == "did you mean orders?"
+    assert codes([route("payments")], None, LIVE) == ["warning BM2109"]
+    assert codes([route("payments")], None, {}) == []  # nobody is there at all: the mesh is still to come
 
 
 def test_one_name_stands_once_in_a_bundle(documents: Callable[..., list[Document]], route: Make) -> None:
     twice = [route("orders"), route("orders", rules="- route: [{destination: {host: payments}}]")]
     assert codes(twice) == ["error BM2101"]
+    assert "stands in f.yaml:3 already" in validate_bundle(twice)[0].message
 
 
 def test_one_document_speaks_for_a_host(route: Make, destination: Make) -> None:
