@@ -12,7 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -26,6 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 Row = Mapping[str, Any]
 WATCH_INTERVAL_S = 1.0
 _UNLIMITED = 100_000
+_GAP = 2
 
 
 class Output(StrEnum):
@@ -148,15 +149,30 @@ def _console() -> Console:
     return Console()  # honours NO_COLOR by itself
 
 
+def _shown(columns: Sequence[Column], output: Output) -> list[Column]:
+    return [column for column in columns if output is Output.WIDE or not column.wide]
+
+
+def _least(column: Column, rows: Sequence[Row]) -> int:
+    """Return the characters that a column needs: all of its text, but for one that is broken over lines."""
+    texts = () if column.wrap else map(column.text, rows)
+    return max(len(text) for text in (column.title, *texts))
+
+
 def _table(rows: Sequence[Row], columns: Sequence[Column], output: Output) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    shown = [column for column in columns if output is Output.WIDE or not column.wide]
-    table = Table(box=None, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    shown = _shown(columns, output)
+    table = Table(box=None, show_edge=False, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for column in shown:
-        justify: Literal["right", "left"] = "right" if column.right else "left"
-        table.add_column(column.title, justify=justify, no_wrap=not column.wrap, overflow="fold")
+        table.add_column(
+            column.title,
+            justify="right" if column.right else "left",
+            no_wrap=not column.wrap,
+            overflow="fold",
+            min_width=_least(column, rows),
+        )
     for row in rows:
         table.add_row(*(Text(c.text(row), style=c.style(row) if c.style else "") for c in shown))
     return table
@@ -165,6 +181,9 @@ def _table(rows: Sequence[Row], columns: Sequence[Column], output: Output) -> Ta
 def _print_table(rows: Sequence[Row], columns: Sequence[Column], output: Output) -> None:
     console, table = _console(), _table(rows, columns, output)
     if console.is_terminal:
+        # What is cut cannot be copied into the next command: the terminal breaks the line instead.
+        least = sum(_least(column, rows) + _GAP for column in _shown(columns, output))
+        console.width = max(console.width, least)
         console.print(table)
         return
     # Nothing is cut where nobody looks; measuring stops at the width that the console seems to have.

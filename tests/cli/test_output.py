@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from busmesh.cli.logs import HumanFormatter, JsonFormatter, log_option, set_up
 from busmesh.cli.output import (
@@ -75,6 +76,18 @@ def test_wide_has_more_columns(capsys: pytest.CaptureFixture[str]) -> None:
 def test_nothing_is_cut_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
     show([{"service": "x" * 500}], COLUMNS[:1], Output.TABLE)
     assert capsys.readouterr().out.splitlines()[1] == "x" * 500
+
+
+def test_a_narrow_terminal_cuts_no_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "busmesh.cli.output._console", lambda: Console(force_terminal=True, width=20, color_system=None)
+    )
+    show([*ROWS, {"service": "a" * 30, "ready": 1, "p50": None, "versions": []}], COLUMNS, Output.TABLE)
+    heading, *rows = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["SERVICE", "READY", "P50"]
+    assert [row.split()[0] for row in rows] == ["orders", "payments-and-refunds", "a" * 30]
 
 
 def test_json_is_one_object_a_line_with_all_fields(capsys: pytest.CaptureFixture[str]) -> None:
