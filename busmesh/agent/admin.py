@@ -77,7 +77,9 @@ class Admin:
         if page is None:
             allowed = sorted({known for known, at in self._pages if at == path})
             if allowed:
-                request.respond(405, b"Method Not Allowed", f"allow: {', '.join(allowed)}\r\n".encode(), b"")
+                answer = Answer(405, "DPE", "method_not_allowed", f"{path} takes {', '.join(allowed)}")
+                headers = answer.headers() + f"allow: {', '.join(allowed)}\r\n".encode()
+                request.respond(405, reason_of(405), headers, answer.body())
                 return
             known = sorted({at for _, at in self._pages})
             request.answer(Answer(404, "NR", "no_such_page", f"there are {', '.join(known)}"))

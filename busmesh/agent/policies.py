@@ -109,6 +109,8 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         self._anchor: tuple[int, bytes] | None = None  # the last of our entries that was seen in the log
         self._over_at = -REREAD_S  # when we last began to read the log anew because of a gap
         self._made_ms = 0  # when the revision in force was made
+        self._author = self._reason = ""  # of the last one that came from the bus
+        self._said = 0  # the last one that was logged
         self.set: PolicySet = EMPTY
         self.snapshot = compile_set(EMPTY, caller, rng=rng)
         self.refused: Acknowledgement | None = None
@@ -126,6 +128,7 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
                 self._store.replace(self._entries)
                 break
         if self.set.number:
+            self._said = self.set.number
             log.info("revision %d is in force, from disk", self.set.number)
 
     async def started(self) -> None:
@@ -142,6 +145,7 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
                     await self._synchronise()
                     if self._take(entry, store=True) is Taken.NOT_NEXT:
                         await self._start_over()
+                self._say()
             case SeenElsewhere(revision):
                 if revision > self.set.number:
                     await self._synchronise()
@@ -203,6 +207,14 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
                 elif self._take(entry, store=True) is Taken.YES:
                     self._matched = len(self._entries)
                     self._anchor = (sequence, entry)
+        self._say()
+
+    def _say(self) -> None:
+        """Log what is in force, if that is news: who joins late reads many revisions and runs the last."""
+        if self.set.number != self._said:
+            self._said = self.set.number
+            reason = f": {self._reason}" if self._reason else ""
+            log.info("revision %d by %s is in force%s", self.set.number, self._author, reason)
 
     async def _same_log(self) -> bool:
         """Say whether our last entry is where it was: a log made anew may be longer than the old one."""
@@ -256,7 +268,7 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         self._entries.append(entry)
         if store:
             self._store.append(entry)
-            log.info("revision %d by %s is in force: %s", revision.number, author, revision.reason)
+            self._author, self._reason = author, revision.reason
         self._apply(snapshot)
         self._acknowledge.tell(Acknowledgement(revision=after.number, digest=after.digest, state="applied"))
         return Taken.YES

@@ -189,7 +189,7 @@ class Connection:
             self._denied(text)
             return
         if text and text != self._last_error:
-            log.info("bus: %s", text)
+            log.info("bus: %s (%s); trying on", text, ", ".join(self.options.servers))
         self._last_error = text or type(error).__name__
 
     def _next_server(self, servers: list[Server], info: dict[str, Any]) -> tuple[Server | None, float]:

@@ -73,7 +73,7 @@ def _access(instance: str, message: Message, wide: bool) -> Iterator[str]:
         yield _line(
             event.get("time"),
             instance,
-            f"{_text(event.get('source_service'))} -> {_text(event.get('destination_instance'))}",
+            f"{_text(event.get('source_service'))} -> {_text(_callee(event))}",
             f"{_text(event.get('method'))} {_text(event['path']) if 'path' in event else ''}".rstrip(),
             _text(event.get("status")),
             milliseconds(_number(event.get("duration_ms"))) or "-",
@@ -81,6 +81,11 @@ def _access(instance: str, message: Message, wide: bool) -> Iterator[str]:
             f"{attempts:.0f} tries" if attempts is not None and attempts > 1 else "",
             f"[{_text(event.get('route'))}] trace {_text(event.get('trace_id'))}" if wide else "",
         )
+
+
+def _callee(event: Message) -> object:
+    """Return the instance that was called, or the service if no instance was chosen."""
+    return event.get("destination_instance") or event.get("destination_service")
 
 
 def _events(instance: str, message: Message, wide: bool) -> Iterator[str]:

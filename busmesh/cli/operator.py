@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from busmesh.bus.bus import Bus
 from busmesh.cli.context import Context, connected
-from busmesh.errors import NotFound, UsageError
+from busmesh.errors import BusmeshError, IdentityError, NotFound, UsageError
 from busmesh.identity.svid import Svid
 from busmesh.identity.verify import Verifier
 from busmesh.names import Subjects
@@ -21,6 +21,8 @@ from busmesh.policy.fields import Duration, seconds
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+#: What to do when nothing on the bus is by anybody whom the home trusts.
+OTHER_HOME = "is this the bus of another mesh? name the home that belongs to it: --home, BUSMESH_HOME"
 _DURATION: TypeAdapter[str] = TypeAdapter(Duration)
 
 
@@ -49,11 +51,28 @@ async def desk(context: Context) -> AsyncIterator[Desk]:
 
     Raises:
         NotFound: the home does not know the mesh's roots.
+        UsageError: the home belongs to another mesh (code BM2312).
         BusUnavailable: no server answered.
     """
-    verifier = Verifier(context.home.trust(context.mesh))
+    verifier = _verifier(context)
     async with connected(context) as bus:
         yield Desk(bus, context.subjects, verifier)
+
+
+def _verifier(context: Context) -> Verifier:
+    try:
+        return Verifier(context.home.trust(context.mesh))
+    except IdentityError:
+        known = context.mesh
+        with contextlib.suppress(BusmeshError):  # a home need not say whose it is
+            known = context.home.context().mesh
+        if known == context.mesh:
+            raise
+        raise UsageError(
+            f"{context.home.path} is the home of mesh {known!r}, not {context.mesh!r}",
+            code="BM2312",
+            hint=f"set the mesh to {known}, or name the home of {context.mesh}: --home, BUSMESH_HOME",
+        ) from None
 
 
 def operator_option(command: F) -> F:

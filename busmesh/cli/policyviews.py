@@ -13,7 +13,7 @@ from busmesh.bus.policylog import LogUnavailable, PolicyLog
 from busmesh.cli.context import Context, context_options, run
 from busmesh.cli.figures import age, counted, rfc3339
 from busmesh.cli.logs import log_option
-from busmesh.cli.operator import Desk, desk
+from busmesh.cli.operator import OTHER_HOME, Desk, desk
 from busmesh.cli.output import Column, Output, Row, output_option, show, show_again, watch_option
 from busmesh.cli.text import printable
 from busmesh.errors import NotFound
@@ -225,6 +225,8 @@ def tell_passed(log: History) -> None:
         what = counted(len(log.passed), "entry counts", "entries count")
         reason = f"the first is number {first.sequence}: {printable(first.reason)}"
         click.echo(f"warning: {what} for nothing in the policy log; {reason}", err=True)
+        if not log.revisions:  # a stray entry is junk; when nothing counts, the home is the wrong one
+            click.echo(f"  -> {OTHER_HOME}", err=True)
 
 
 COMMANDS: tuple[click.Command, ...] = (list_command, get, history, status)

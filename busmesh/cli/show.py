@@ -11,7 +11,7 @@ import click
 from busmesh.cli.context import Context, context_options, run
 from busmesh.cli.figures import age, counted, milliseconds, percent, rate
 from busmesh.cli.logs import log_option
-from busmesh.cli.operator import Desk, desk
+from busmesh.cli.operator import OTHER_HOME, Desk, desk
 from busmesh.cli.output import Column, Output, Row, output_option, show, show_again, watch_option
 from busmesh.errors import NotFound
 from busmesh.names import ServiceName
@@ -149,4 +149,6 @@ async def _survey(place: Desk, *, metrics: bool) -> tuple[RollCall, Numbers]:
             f"warning: left out {counted(roll.dropped, 'answer', 'answers')} without proof of who gave it",
             err=True,
         )
+        if not roll.members:
+            click.echo(f"  -> {OTHER_HOME}", err=True)
     return roll, numbers

@@ -257,9 +257,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ValueError as error:
         command_line().error(f"http_proxy is no http:// URL: {error}")
     instance = options.instance or f"{options.service}-{options.version}-{os.getpid()}"
-    server = Server(
-        Application(options.service, options.version, instance, caller), options.host, options.port
-    )
+    application = Application(options.service, options.version, instance, caller)
+    try:
+        server = Server(application, options.host, options.port)
+    except OSError as error:
+        command_line().error(f"cannot listen on {options.host}:{options.port}: {error.strerror}")
 
     def stop(number: int, frame: object) -> None:
         threading.Thread(target=server.shutdown).start()  # shutdown() waits for the loop that we interrupt

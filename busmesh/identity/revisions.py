@@ -117,7 +117,7 @@ def _not_an_operator(spiffe_id: str) -> IdentityError:
     return IdentityError(
         f"{spiffe_id} signed a revision and is no operator",
         code="BM4301",
-        hint="only operators publish policies: busmesh identity show",
+        hint="only operators publish policies: sign with the key of one, --as NAME",
     )
 
 

@@ -100,5 +100,5 @@ def _refused(reason: str) -> IdentityError:
     return IdentityError(
         f"the trust bundle is refused: {reason}",
         code="BM4002",
-        hint="fetch trust.crt from the authority again: busmesh identity trust",
+        hint="copy trust.crt again from the home of the authority, or let the agent enrol anew",
     )

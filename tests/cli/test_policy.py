@@ -305,6 +305,16 @@ def test_without_a_bus_or_a_home(
     assert main(["policy", "list", "--bus", "127.0.0.1:1"]) == 3
 
 
+def test_a_home_of_another_mesh(
+    nats_server: NatsServer, ca: CertificateAuthority, busmesh_home: Path, capsys: Any
+) -> None:
+    FakeMesh(nats_server, ca).fill_home(busmesh_home)
+    assert main(["policy", "list", "--mesh", "prod"]) == 2
+    said = capsys.readouterr().err
+    assert "BM2312" in said
+    assert "not 'prod'" in said
+
+
 def test_validate_needs_no_mesh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
     good.write_text(SPLIT)

@@ -111,6 +111,14 @@ def test_a_line_for_people(signal: str, message: Mapping[str, Any], words: list[
     assert at == sorted(at), line
 
 
+def test_a_request_that_reached_no_instance_names_the_service() -> None:
+    message = {
+        "events": [{"source_service": "web", "destination_service": "orders", "destination_instance": ""}]
+    }
+    [line] = lines_of(subject("access"), message)
+    assert "web -> orders" in line
+
+
 def test_wide_says_more() -> None:
     assert "trace " + "ab" * 16 in lines_of(subject("access"), access(), wide=True)[0]
     assert "tries=3" in lines_of(subject("events"), events(), wide=True)[0]
