@@ -175,7 +175,8 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
         if not self._bus.connected:
             return
         for gone in self.table.expire(now):
-            log.info("instance %s of %s has not been heard of for too long", gone.instance, gone.name)
+            how = "is gone" if gone.state is State.LEFT else "has not been heard of for too long"
+            log.info("instance %s of %s %s", gone.instance, gone.name, how)
             self._show(gone.name)
 
     async def _follow(self, service: ServiceName) -> None:
