@@ -7,6 +7,7 @@ are passed over while there is another.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Container, Sequence
 from itertools import accumulate
@@ -29,7 +30,7 @@ class Candidate(Protocol):
 C = TypeVar("C", bound=Candidate)
 
 
-class Balancer(Generic[C]):
+class Balancer(ABC, Generic[C]):
     """Base: keeps the candidates that have any weight."""
 
     def __init__(self, candidates: Sequence[C], rng: Random) -> None:
@@ -51,8 +52,9 @@ class Balancer(Generic[C]):
                 return min(others, key=lambda c: (c.active + 1) / c.weight)
         return chosen
 
+    @abstractmethod
     def _choose(self) -> C:
-        raise NotImplementedError  # each balancer is this one decision
+        """Return a candidate; there is at least one. Each balancer is this one decision."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} candidates={len(self.candidates)}>"

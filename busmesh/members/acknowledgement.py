@@ -6,12 +6,11 @@ which carries revision, digest and what was refused; so losing one is harmless.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-import msgpack
 from pydantic import BaseModel, ConfigDict, Field
 
-from busmesh.errors import RemoteProtocolError
+from busmesh.members.versioned import Codec
 
 PURPOSE = "policy.ack"
 VERSION = 1
@@ -39,8 +38,11 @@ class Acknowledgement(BaseModel):
     reason: str = Field(default="", max_length=512)
 
 
+_CODEC = Codec(Acknowledgement, "an acknowledgement", VERSION, MAX_BYTES, ("BM5101", "BM5102", "BM5103"))
+
+
 def encode(acknowledgement: Acknowledgement) -> bytes:
-    return msgpack.packb([VERSION, acknowledgement.model_dump(mode="json")])  # type: ignore[no-any-return]  # msgpack has no types
+    return _CODEC.encode(acknowledgement)
 
 
 def decode(body: bytes) -> Acknowledgement:
@@ -50,18 +52,4 @@ def decode(body: bytes) -> Acknowledgement:
         RemoteProtocolError: too large (code BM5101), of another version (BM5102), or not what an agent
             acknowledges with (BM5103).
     """
-    if len(body) > MAX_BYTES:
-        raise RemoteProtocolError("an acknowledgement of too many bytes", code="BM5101")
-    try:
-        fields: Any = msgpack.unpackb(body)
-        if not (isinstance(fields, list) and len(fields) == 2):
-            raise ValueError("not a pair of version and fields")
-        if fields[0] != VERSION:
-            raise RemoteProtocolError(
-                f"an acknowledgement of version {fields[0]!r:.40}; this is version {VERSION}", code="BM5102"
-            )
-        return Acknowledgement.model_validate(fields[1])
-    except (ValueError, msgpack.UnpackException, RecursionError) as error:
-        # ExtraData and pydantic's ValidationError are ValueErrors.
-        name = type(error).__name__
-        raise RemoteProtocolError(f"an acknowledgement that cannot be read: {name}", code="BM5103") from None
+    return _CODEC.decode(body)

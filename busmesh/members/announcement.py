@@ -7,12 +7,12 @@ so a lost message is mended by the next and nobody has to ask for a state that w
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgpack
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from busmesh.errors import InvalidName, RemoteProtocolError
+from busmesh.members.versioned import Codec
 from busmesh.names import ServiceName, SpiffeId, token
 
 PURPOSE = "member"
@@ -84,8 +84,11 @@ class Announcement(BaseModel):
         return signer.service == self.name and signer.instance == self.instance
 
 
+_CODEC = Codec(Announcement, "an announcement", VERSION, MAX_BYTES, ("BM5001", "BM5002", "BM5003"))
+
+
 def encode(announcement: Announcement) -> bytes:
-    return msgpack.packb([VERSION, announcement.model_dump(mode="json", exclude_defaults=True)])  # type: ignore[no-any-return]
+    return _CODEC.encode(announcement)
 
 
 def decode(body: bytes) -> Announcement:
@@ -94,28 +97,13 @@ def decode(body: bytes) -> Announcement:
     Raises:
         RemoteProtocolError: too large, of another version, or not what an agent announces.
     """
-    if len(body) > MAX_BYTES:
-        raise RemoteProtocolError("an announcement of too many bytes", code="BM5001")
+    announcement = _CODEC.decode(body)
     try:
-        fields: Any = msgpack.unpackb(body)
-        if not (isinstance(fields, list) and len(fields) == 2):
-            raise ValueError("not a pair of version and fields")
-        if fields[0] != VERSION:
-            raise RemoteProtocolError(
-                f"an announcement of version {fields[0]!r}; this agent speaks {VERSION}", code="BM5002"
-            )
-        announcement = Announcement.model_validate(fields[1])
-        for value, what in (
-            (announcement.namespace, "namespace"),
-            (announcement.service, "service"),
-            (announcement.instance, "instance"),
-        ):
-            token(value, what)
-    except RemoteProtocolError:
-        raise
-    except (InvalidName, ValueError, msgpack.UnpackException, RecursionError) as error:
-        # ExtraData and pydantic's ValidationError are ValueErrors.
+        token(announcement.namespace, "namespace")
+        token(announcement.service, "service")
+        token(announcement.instance, "instance")
+    except InvalidName as error:
         raise RemoteProtocolError(
-            f"an announcement that cannot be read: {type(error).__name__}", code="BM5003"
+            f"an announcement that cannot be read: {error.message}", code="BM5003"
         ) from None
     return announcement
