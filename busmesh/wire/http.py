@@ -47,12 +47,15 @@ OWN_PREFIX = b"x-busmesh-"
 
 #: An application that follows CGI (RFC 3875 section 4.1.18) reads ``x_y`` as ``x-y``, so both are refused.
 _FORBIDDEN = b"|".join(name.replace(b"-", b"[-_]") for name in sorted(HOP_BY_HOP | WRITTEN_BY_AGENTS))
+#: Possessive throughout: a hostile block is read once, whatever is wrong with its end.
 _HEADER_BLOCK = re.compile(
     rb"(?:(?!(?i:"
     + _FORBIDDEN
-    + rb"|x[-_]busmesh[-_][^:]*):)"
+    + rb"|x[-_]busmesh[-_](?:"
     + TOKEN
-    + rb":[ \t]*[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*"
+    + rb")?+):)"
+    + TOKEN
+    + rb"+:[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+"
 )
 _METHOD = re.compile(TOKEN)
 _TARGET = re.compile(rb"[/*][\x21-\x7e\x80-\xff]*")
