@@ -58,7 +58,7 @@ _HEADER_BLOCK = re.compile(
     + rb"+:[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+"
 )
 _METHOD = re.compile(TOKEN)
-_TARGET = re.compile(rb"[/*][\x21-\x7e\x80-\xff]*")
+_TARGET = re.compile(rb"\*|/[\x21-\x7e\x80-\xff]*")
 _REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
 

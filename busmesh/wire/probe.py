@@ -43,6 +43,7 @@ def encode_probe_result(state: ProbeState) -> bytes:
 
 def decode_probe_result(data: bytes) -> ProbeState:
     try:
-        return ProbeState(data[0])
-    except (IndexError, ValueError):
+        (state,) = data
+        return ProbeState(state)
+    except ValueError:
         raise RemoteProtocolError("a probe result that cannot be read") from None
