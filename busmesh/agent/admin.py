@@ -33,6 +33,9 @@ def as_json(value: object, status: int = 200) -> Reply:
     return Reply(json.dumps(value, indent=2, default=str).encode() + b"\n", status=status)
 
 
+#: An IPv6 address in brackets, or a name or IPv4 address, each with or without a port.
+_AUTHORITY = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]*)?")
+
 #: Browsers send these with requests of pages, and no script can take them off.
 _ORIGIN = re.compile(rb"(?im)^(?:origin:|sec-fetch-site:(?![ \t]*none[ \t]*\r))")
 
@@ -77,6 +80,7 @@ class Admin:
         if page is None:
             allowed = sorted({known for known, at in self._pages if at == path})
             if allowed:
+                allowed += ["HEAD"] if "GET" in allowed else []
                 answer = Answer(405, "DPE", "method_not_allowed", f"{path} takes {', '.join(allowed)}")
                 headers = answer.headers() + f"allow: {', '.join(allowed)}\r\n".encode()
                 request.respond(405, reason_of(405), headers, answer.body())
@@ -89,8 +93,10 @@ class Admin:
         request.respond(reply.status, reason_of(reply.status), headers, reply.body, len(reply.body))
 
     def _knows(self, authority: bytes) -> bool:
-        host = authority.decode("ascii", "replace").lower()
-        host = host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0]
+        found = _AUTHORITY.fullmatch(authority)
+        if found is None:
+            return False
+        host = (found[1] or found[2]).decode("ascii").lower()
         if host in ("localhost", self._host):
             return True
         try:

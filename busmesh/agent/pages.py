@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -34,10 +35,16 @@ def _ready(agent: Agent) -> Reply:
     return as_json({"ready": not awaited, "awaited": awaited}, 503 if awaited else 200)
 
 
+#: What stands before the host in a URL: a login.
+_LOGIN = re.compile(r"(?<=://)[^/@,]+(?=@)")
+
+
 def _config(agent: Agent) -> Reply:
+    definition = agent.definition.model_dump(by_alias=True, mode="json")
+    definition["bus"]["url"] = _LOGIN.sub("***", definition["bus"]["url"])
     return as_json(
         {
-            "definition": agent.definition.model_dump(by_alias=True, mode="json"),
+            "definition": definition,
             "instance": agent.instance,
             "id": str(agent.id),
             "version": __version__,
