@@ -206,6 +206,8 @@ def decode_refusal(data: bytes) -> Refusal:
         message = data[code_end : code_end + 1024].decode("utf-8", "replace")
     except (struct.error, UnicodeDecodeError):
         raise RemoteProtocolError("a refusal that cannot be read") from None
-    if not (400 <= status <= 599 and _FLAGS.fullmatch(flags) and _CODE.fullmatch(code)):
+    if code_end > len(data) or not 400 <= status <= 599:
+        raise RemoteProtocolError("a refusal whose fields do not fit")
+    if not (_FLAGS.fullmatch(flags) and _CODE.fullmatch(code)):
         raise RemoteProtocolError("a refusal that no agent writes")
     return Refusal(bool(processed), status, flags, code, message)
