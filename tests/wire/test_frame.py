@@ -171,10 +171,10 @@ def test_no_nonce_comes_twice_with_one_key() -> None:
         def __init__(self, key: bytes) -> None:
             self._key, self._cipher = key, AESGCM(key)
 
-        def encrypt(self, nonce: Any, data: Any, header: Any) -> bytes:
+        def encrypt(self, nonce: Any, data: Any, associated_data: Any) -> bytes:
             assert (self._key, nonce) not in used
             used.add((self._key, nonce))
-            return self._cipher.encrypt(nonce, data, header)
+            return self._cipher.encrypt(nonce, data, associated_data)
 
     one, other = _pair()
     one._seal, other._seal = Recording(b"\1" * 32).encrypt, Recording(b"\3" * 32).encrypt

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from busmesh.errors import RemoteProtocolError
@@ -228,6 +228,7 @@ def _spelling(draw: st.DrawFn, name: bytes) -> bytes:
     return b"".join(draw(st.sampled_from([b"-", b"_"])) if b == b"-" else b for b in letters)
 
 
+@settings(max_examples=25)
 @pytest.mark.parametrize("name", [*RESERVED, b"x-busmesh-", b"x-busmesh-flags", b"x-busmesh-!"])
 @given(data=st.data(), before=_BLOCK, after=_BLOCK)
 def test_a_reserved_header_is_refused_in_every_spelling_and_place(
@@ -267,7 +268,6 @@ def test_a_control_character_is_refused_wherever_it_stands(
         b"N\xe4me: value\r\n",
         b"Name: value\n",
         b"Name: value\r",
-        b"Name",
         b"Name: value\r\r\n",
         b"Name: value\n\r\n",
         b"Name: a\r\n b\r\n",
