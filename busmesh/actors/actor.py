@@ -51,6 +51,8 @@ class Mailbox(Generic[M]):
     """
 
     def __init__(self, name: str, capacity: int) -> None:
+        if capacity < 1:
+            raise ValueError(f"the mailbox of {name} holds nothing")  # asyncio would take it for no bound
         self.name = name
         self.refused = 0
         self.taken = 0
@@ -148,6 +150,7 @@ class Actor(Generic[M]):
                 await self._answer(item)
             else:
                 await self.receive(item)
+            await asyncio.sleep(0)  # a full mailbox must not keep everybody else waiting
 
     async def _answer(self, question: _Question[M]) -> None:
         try:

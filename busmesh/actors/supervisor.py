@@ -19,6 +19,8 @@ BACK_OFF_FIRST_S = 0.1
 BACK_OFF_MAX_S = 5.0
 #: A run this long counts as healthy: the next failure backs off from the beginning.
 HEALTHY_AFTER_S = 30.0
+#: An actor that does not stop is told again so often.
+STOP_S = 1.0
 
 
 def back_off(failures: int, jitter: float) -> float:
@@ -49,15 +51,16 @@ class Supervisor:
         self._running[actor.name] = (actor, task)
 
     async def _supervise(self, actor: Actor[Any]) -> None:
-        loop = asyncio.get_running_loop()
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
         failures = 0
         while True:
             began = loop.time()
             try:
                 await actor.run()
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:
+            # Waiting for something that is cancelled raises the same as being stopped, and is a failure.
+            except (Exception, asyncio.CancelledError) as error:
+                if task is None or task.cancelling():
+                    raise
                 failures = 1 if loop.time() - began > HEALTHY_AFTER_S else failures + 1
                 pause = back_off(failures, self._rng.random())
                 self.restarts[actor.name] += 1
@@ -67,8 +70,11 @@ class Supervisor:
     async def stop(self) -> None:
         """Stop all actors, the one started last first."""
         for actor, task in reversed(list(self._running.values())):
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            while not task.done():  # whatever it waits for may swallow a cancellation
+                task.cancel()
+                await asyncio.wait((task,), timeout=STOP_S)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("actor %s failed while it was stopped", actor.name, exc_info=error)
             actor.mailbox.close()
             try:
                 await actor.stopped()
