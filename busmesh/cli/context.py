@@ -189,4 +189,18 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main)
+        return runner.run(_heard(main))
+
+
+async def _heard(main: Coroutine[Any, Any, T]) -> T:
+    """Run ``main``; when it is to end, say so until it does: nats-py swallows a cancellation now and then."""
+    task = asyncio.create_task(main)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=0.5)
+        if not task.cancelled():
+            task.exception()  # seen; that the command was interrupted is what counts
+        raise

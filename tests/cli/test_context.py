@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from busmesh.cli.context import Context, context_options, resolve, run
+from busmesh.cli.context import Context, _heard, context_options, resolve, run
 from busmesh.errors import IdentityError, InvalidName, UsageError
 from busmesh.identity import store
 from busmesh.identity.store import Home
@@ -108,3 +110,20 @@ def test_run_returns_what_the_coroutine_does() -> None:
         return 42
 
     assert run(answer()) == 42
+
+
+def test_an_interrupt_is_heard_by_code_that_swallows_the_first() -> None:
+    async def deaf() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(10)
+        await asyncio.sleep(10)
+
+    async def scenario() -> None:
+        task = asyncio.create_task(_heard(deaf()))
+        await asyncio.sleep(0)
+        task.cancel()
+        async with asyncio.timeout(2):
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(scenario())
