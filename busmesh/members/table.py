@@ -93,7 +93,7 @@ class MemberTable:
         """
         members = self._services.get(service, {})
         member = members.get(instance)
-        if member is not None:
+        if member is not None and member.announcement.state is not State.LEFT:
             last = member.announcement
             left = last.model_copy(update={"state": State.LEFT, "sequence": last.sequence - 1})
             members[instance] = Member(left, now)
