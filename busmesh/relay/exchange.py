@@ -70,6 +70,12 @@ class Exchange:
         self.trace: Trace | bytes | None = None
         self.span: Span | None = None
 
+    def try_ended(self, endpoint: Endpoint) -> None:
+        """Note that the try at ``endpoint`` failed, and forget what is known of it."""
+        self.tried.append(endpoint)
+        self.parked_at, self.asked, self.asked_at = None, 0, 0.0
+        self.doubt, self.vouched = None, False
+
     def request_block(self) -> bytes:
         """Return the headers for the instance, after what destination and rule do to them."""
         block = self.request.head.block

@@ -110,7 +110,6 @@ class Outbound:
 
     def _try(self, exchange: Exchange) -> None:
         """Make one try: choose an instance, seal the request for it, publish it."""
-        target = exchange.target
         bus = self._bus
         if not bus.connected:
             self._give_up(exchange, 503, "UF", "bus_unavailable", "the agent has no connection to the bus")
@@ -119,7 +118,7 @@ class Outbound:
             message = "the bus takes less than is sent; try again later"
             self._give_up(exchange, 503, "UO", "bus_congested", message)
             return
-        endpoint = self._upstreams.pick(target, exchange.tried)
+        endpoint = self._upstreams.pick(exchange.target, exchange.tried)
         if endpoint is None:
             self._wait_or_give_up(exchange)
             return
@@ -147,7 +146,6 @@ class Outbound:
             self._flight.look_after = left
         self._stream = stream = self._stream + 1 & 0x7FFF_FFFF_FFFF_FFFF
         exchange.stream, exchange.counter = stream, session.sent
-        exchange.doubt, exchange.vouched = None, False
         frame = session.seal(Kind.REQUEST, stream, plaintext)
         bus.write(b"%b%d %d\r\n%b\r\n" % (endpoint.head, stream, len(frame), frame))
         endpoint.active += 1
@@ -177,7 +175,9 @@ class Outbound:
         """Something changed about ``service``: let those that wait for it try again."""
         now = time.monotonic()
         for exchange in self._parking.leave(service):
-            if now < exchange.deadline:
+            if exchange.request.abandoned:
+                self._give_up(exchange, 499, "DC", "client_gone", "nobody waits for the answer any more")
+            elif now < exchange.deadline:
                 self._try(exchange)
             else:
                 self._waited_in_vain(exchange)
@@ -306,8 +306,7 @@ class Outbound:
         endpoint = exchange.endpoint
         if endpoint is not None:
             endpoint.active -= 1
-            exchange.tried.append(endpoint)
-            exchange.parked_at, exchange.asked, exchange.asked_at = None, 0, 0.0
+            exchange.try_ended(endpoint)
             self._observer.end_try(exchange, status, flags)
         wanted = time.monotonic() < exchange.deadline and not exchange.request.abandoned
         if wanted and may_retry(outcome, exchange.request.head.method, len(exchange.tried)):

@@ -723,6 +723,20 @@ def test_a_first_request_waits_for_discovery_and_a_session(world: World) -> None
     world.settled()
 
 
+def test_a_client_that_went_while_waiting_is_served_no_more(world: World) -> None:
+    """Its POST would run and nobody would hear of it."""
+    client, other = world.ask("POST", "/gone"), world.ask("POST", "/stays")
+    client.lose()
+    orders = world.instance("orders-1")
+    world.pump()
+    assert orders.app.targets == ["POST /stays"]
+    orders.app.answer()
+    world.pump()
+    assert outcome(other) == "200"
+    assert world.notes.requests == ["499 DC", "200"]
+    world.settled()
+
+
 def test_those_that_wait_are_served_in_their_order(world: World) -> None:
     for n in range(5):
         world.ask(path=f"/{n}")
