@@ -14,7 +14,7 @@ import pytest
 
 from busmesh.bus.bus import Bus
 from busmesh.bus.client import Client
-from busmesh.errors import BusUnavailable, Denied
+from busmesh.errors import BusUnavailable, Denied, UsageError
 from tests.bus.conftest import Run
 from tests.bus.rig import Inbox, Proxy, RawClient, congest, connected, options, until
 from tests.support.bus import NatsServer
@@ -241,6 +241,28 @@ def test_no_bus_is_told_within_the_patience_with_the_address_and_a_hint(run: Run
         assert time.monotonic() - began < 1
         assert url in str(caught.value)
         assert "busmesh up" in caught.value.hint
+        await bus.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("field", "content"),
+    [("credentials", None), ("nkey", None), ("tls_ca", None), ("tls_ca", b"no certificate")],
+)
+def test_a_file_that_cannot_be_read_is_told_at_once(
+    tmp_path: Path, run: Run, field: str, content: bytes | None
+) -> None:
+    """Nobody waits for ever for a bus because of a typing error."""
+    file = tmp_path / "file"
+    if content is not None:
+        file.write_bytes(content)
+
+    async def main() -> None:
+        bus = Bus(options("nats://127.0.0.1:1", **{field: file}))
+        with pytest.raises(UsageError, match="BM3008") as caught:
+            await asyncio.wait_for(bus.connect(), 2)
+        assert str(file) in str(caught.value)
         await bus.close()
 
     run(main())
