@@ -62,6 +62,16 @@ class Client(NatsClient):
         trying = self._reconnection_task is not None and not self._reconnection_task.done()
         return not (trying or self.is_connected or self.is_closed)
 
+    @property
+    def server_in_use(self) -> str:
+        """``host:port`` of the server used or tried last."""
+        return self._current_server.uri.netloc if self._current_server is not None else ""
+
+    def forgive_servers(self) -> None:
+        """Forget failed tries: nats-py counts those of a server until it is that very one that answers."""
+        for server in self._server_pool:
+            server.reconnects = 0
+
     # -- reading ---------------------------------------------------------------------------------
 
     async def _process_connect_init(self) -> None:

@@ -159,6 +159,8 @@ class Connection:
 
     def _on_reconnected(self) -> None:
         log.info("bus: connected again")
+        if self._client is not None:
+            self._client.forgive_servers()
         self._stand()
 
     def _on_closed(self) -> None:
@@ -193,8 +195,9 @@ class Connection:
         self._last_error = text or type(error).__name__
 
     def _next_server(self, servers: list[Server], info: dict[str, Any]) -> tuple[Server | None, float]:
-        """Choose the server tried least; wait a random while that grows with the tries."""
-        server = min(servers, key=lambda s: s.reconnects)
+        """Choose the server tried least, rather another than the last; wait longer the more it was tried."""
+        last = self._client.server_in_use if self._client is not None else ""
+        server = min(servers, key=lambda s: (s.reconnects, s.uri.netloc == last))
         most = min(RECONNECT_MAX_S, RECONNECT_FIRST_S * 2 ** min(server.reconnects, 8))
         return server, self._rng.uniform(most / 4, most)
 

@@ -17,7 +17,8 @@ from tests.support.bus import NatsServer
 
 
 def options(url: str, **fields: Any) -> BusOptions:
-    return BusOptions(servers=(url,), name="test", inbox_prefix="busmesh.local.inbox.test", **fields)
+    given: dict[str, Any] = {"servers": (url,), "name": "test", "inbox_prefix": "busmesh.local.inbox.test"}
+    return BusOptions(**(given | fields))
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from busmesh.bus.messages import is_no_responders
 from busmesh.errors import BusUnavailable, Denied, UsageError
 from tests.bus.conftest import Run
 from tests.bus.rig import Inbox, Proxy, RawClient, congest, connected, options, until
+from tests.support.bars import bar
 from tests.support.bus import NatsServer
 
 
@@ -215,7 +216,7 @@ def test_nothing_is_published_while_disconnected_and_nothing_comes_late(
             with pytest.raises(BusUnavailable, match="BM3003"):
                 await bus.gather("a", b"refused", timeout=5)
             bus.write(b"PUB a 7\r\ndropped\r\n")
-            assert time.monotonic() - began < 0.05
+            assert time.monotonic() - began < bar(0.05)
             await asyncio.to_thread(nats_server.restart)
             await until(lambda: bus.connected)
             bus.publish("a", b"fresh")
@@ -270,7 +271,7 @@ def test_questions_under_way_fail_at_once_when_the_connection_is_lost(
                 await asked
             with pytest.raises(BusUnavailable, match="BM3003"):
                 await gathering
-            assert time.monotonic() - began < 0.5
+            assert time.monotonic() - began < bar(0.5)
             assert bus.statistics()["waiting"] == 0
 
     run(main())
@@ -366,7 +367,7 @@ def test_all_answers_are_gathered(nats_server: NatsServer, run: Run) -> None:
             assert sorted(answer.payload for answer in answers) == [b"x 0"] * 3 + [b"x 1"] * 3
             began = time.monotonic()
             assert await bus.gather("nobody", timeout=5) == []
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < bar(1)
             assert bus.statistics()["waiting"] == 0
 
     run(main())
@@ -381,7 +382,7 @@ def test_nobody_there_is_told_at_once(
             began = time.monotonic()
             with pytest.raises(BusUnavailable, match="BM3006 nobody listens on q"):
                 await bus.request("q", timeout=10, headers=headers)
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < bar(1)
 
     run(main())
 
@@ -458,7 +459,7 @@ def test_what_the_login_may_not_do_is_told_at_once(tmp_path: Path, run: Run) -> 
                         began = time.monotonic()
                         with pytest.raises(Denied, match="BM3004"):
                             await bus.request(subject, timeout=10, headers=headers)
-                        assert time.monotonic() - began < 1
+                        assert time.monotonic() - began < bar(1)
                 with pytest.raises(BusUnavailable, match="BM3007"):  # not its fault
                     await other
                 await bus.subscribe("denied", Inbox())

@@ -18,6 +18,7 @@ from busmesh.bus.options import BusOptions
 from busmesh.errors import BusUnavailable
 from tests.bus.conftest import Run
 from tests.bus.rig import Inbox, congest, connected, options, until
+from tests.support.bars import bar
 from tests.support.bus import NatsServer
 
 
@@ -71,7 +72,7 @@ def test_over_tls_everything_is_as_without(tmp_path: Path, run: Run) -> None:
                 server.kill()
                 await until(lambda: not bus.connected)
                 await asyncio.to_thread(server.restart)
-                assert await until(lambda: bus.connected) <= 1.0
+                assert await until(lambda: bus.connected) <= bar(1.0)
                 bus.publish("a", b"again")
                 await until(lambda: inbox.payloads[1:] == [b"again"])
 
@@ -87,7 +88,7 @@ def test_over_tls_a_frozen_server_is_noticed_and_closing_takes_no_time(tmp_path:
                 server.freeze()
                 try:
                     await congest(bus)
-                    assert await until(lambda: not bus.connected) <= 3.0
+                    assert await until(lambda: not bus.connected) <= bar(3.0)
                 finally:
                     server.thaw()
                 await until(lambda: bus.connected)
@@ -123,7 +124,7 @@ def test_when_one_of_two_servers_dies_the_other_is_used(tmp_path: Path, run: Run
                     used = one if one.monitor("connz")["num_connections"] else two
                     used.kill()
                     await until(lambda: not bus.connected)
-                    assert await until(lambda: bus.connected) <= 1.0
+                    assert await until(lambda: bus.connected) <= bar(1.0)
                     bus.publish("a", b"x")
                     await until(lambda: len(inbox.messages) > 0)
                     inbox.messages.clear()

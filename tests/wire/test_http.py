@@ -27,6 +27,7 @@ from busmesh.wire.http import (
     encode_request,
     encode_response,
 )
+from tests.support.bars import bar
 
 RESERVED = sorted(HOP_BY_HOP | WRITTEN_BY_AGENTS)
 _TCHAR = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -346,7 +347,7 @@ def test_a_hostile_block_is_refused_in_time_linear_in_its_size(bomb: bytes) -> N
         assert _refused(bomb)
         return time.perf_counter() - began
 
-    assert min(seconds() for _ in range(5)) <= 0.005
+    assert min(seconds() for _ in range(5)) <= bar(0.005)
 
 
 def test_a_bomb_in_a_target_or_a_reason_costs_as_little() -> None:
@@ -356,4 +357,4 @@ def test_a_bomb_in_a_target_or_a_reason_costs_as_little() -> None:
         began = time.perf_counter()
         with pytest.raises(RemoteProtocolError):
             decode_request(data)
-        assert time.perf_counter() - began <= 0.05
+        assert time.perf_counter() - began <= bar(0.05)
