@@ -206,6 +206,10 @@ class Subjects:
         """The prefix of this instance's own reply subjects; a stream number follows."""
         return f"{self.root}.reply.{token(instance, 'instance')}."
 
+    def gone_prefix(self, instance: str) -> str:
+        """The prefix of where the bus says that nobody took a response; session and stream follow."""
+        return f"{self.root}.gone.{token(instance, 'instance')}."
+
     def inbox_prefix(self, instance: str) -> str:
         """The prefix of this instance's inboxes for control traffic: never the shared ``_INBOX``."""
         return f"{self.root}.inbox.{token(instance, 'instance')}"

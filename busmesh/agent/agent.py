@@ -184,7 +184,7 @@ class Agent:
             gone=self.members.gone,
             rng=self._rng,
         )
-        self.listener = Listener(self.outbound.handle)
+        self.listener = Listener(self.outbound.handle, self.outbound.abandon)
         self.inbound: Inbound | None = None
         self.health: HealthChecker | None = None
         self.application: Application | None = None
@@ -215,6 +215,7 @@ class Agent:
         if self.inbound is not None:
             await bus.subscribe(subjects.session(self.instance), self.acceptor.on_message)
             self._relay = await bus.subscribe(subjects.relay(self.instance), self.inbound.on_relay)
+            await bus.subscribe(f"{subjects.gone_prefix(self.instance)}*", self.inbound.on_gone)
             self._who = await bus.subscribe(subjects.who(name), self.registrar.on_question)
         bus.on_connection(self._on_connection)
 

@@ -12,7 +12,7 @@ from busmesh.decide.headers import HeaderOps
 from busmesh.members.announcement import Announcement
 from busmesh.names import SpiffeId
 from busmesh.relay.exchange import Exchange
-from busmesh.relay.inbound import Work
+from busmesh.relay.work import Work
 from busmesh.telemetry.access import AccessLog
 from busmesh.telemetry.metrics import Registry
 from busmesh.telemetry.series import RequestMetrics
@@ -115,7 +115,7 @@ class Observer:
             status=status,
             flags=flags,
             seconds=seconds,
-            bytes_in=len(exchange.request.body),
+            bytes_in=exchange.request.size,
             bytes_out=size,
             attempts=len(exchange.tried) + (0 if flags else 1),
             trace_id=exchange.traceparent[3:35].decode("ascii", "replace"),
@@ -176,7 +176,7 @@ class Observer:
                 status=work.status,
                 flags=work.flags,
                 seconds=seconds,
-                bytes_in=len(request.body),
+                bytes_in=work.size,
                 bytes_out=size,
                 attempts=request.attempt + 1,
                 trace_id=request.headers[len(_TRACE_LINE) + 3 : len(_TRACE_LINE) + 35].decode(

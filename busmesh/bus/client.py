@@ -34,10 +34,18 @@ WRITE_HIGH_WATER = 4 * 1024 * 1024
 
 
 class Client(NatsClient):
-    """One connection to the bus. ``on_state`` hears True when it stands, False when it is lost."""
+    """One connection to the bus.
 
-    def __init__(self, on_state: Callable[[bool], None]) -> None:
+    Args:
+        on_state: hears True when it stands, False when it is lost.
+        on_writable: called when the bus takes bytes again, after it was congested.
+    """
+
+    def __init__(
+        self, on_state: Callable[[bool], None], on_writable: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__()
+        self._on_writable = on_writable
         self.congested = False
         self.bad_messages = 0
         self.handler_errors = 0
@@ -224,3 +232,4 @@ class _DirectProtocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._client.congested = False
         self._inner.resume_writing()
+        self._client._on_writable()

@@ -51,6 +51,7 @@ class Connection:
         self._rng = rng or random.Random()
         self._client: Client | None = None
         self._watchers: list[Callable[[bool], None]] = []
+        self._writers: list[Callable[[], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._farewells: set[asyncio.Task[None]] = set()  # each ends within CLOSE_S by itself
         self._closing = False
@@ -89,7 +90,9 @@ class Connection:
         self._own(self._watch())
 
     async def _connect_once(self) -> bool:
-        client = Client(lambda standing: self._on_state(standing) if self._client is client else None)
+        client = Client(
+            lambda standing: self._on_state(standing) if self._client is client else None, self._uncongested
+        )
 
         # What a client that was given up still has to say concerns nobody.
         async def reconnected() -> None:
@@ -254,6 +257,14 @@ class Connection:
     def on_connection(self, watcher: Callable[[bool], None]) -> None:
         """Call ``watcher`` with True after each (re)connection and with False at each loss."""
         self._watchers.append(watcher)
+
+    def on_writable(self, writer: Callable[[], None]) -> None:
+        """Call ``writer`` each time the bus takes bytes again after it was congested."""
+        self._writers.append(writer)
+
+    def _uncongested(self) -> None:
+        for writer in self._writers:
+            writer()
 
     def _standing(self) -> Client:
         client = self._client

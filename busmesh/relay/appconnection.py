@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import httptools
 
+from busmesh.relay.call import AppFailure, AppResponse, Call
 from busmesh.relay.lines import without_disguised
 from busmesh.wire.http import HOP_BY_HOP, OWN_PREFIX, WRITTEN_BY_AGENTS
+from busmesh.wire.stream import NOT_IN_TRAILERS, Opening
+
+__all__ = ["AppConnection", "AppFailure", "AppResponse", "Call"]
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_HEADER_LINES = 200
 
+#: A body whose length is declared and not above this is awaited, and sent in one piece with its head.
+WHOLE = 64 * 1024
 #: Interim responses before the final one; more are a way to keep the agent busy.
 MAX_INTERIM = 100
 
@@ -29,52 +32,6 @@ _REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]{0,255}")
 _DROPPED = HOP_BY_HOP | WRITTEN_BY_AGENTS
 #: Interim responses that the parser knows to have no body; the final one follows (RFC 9110 section 15.2).
 _INTERIM = (100, 102, 103)
-
-
-@dataclass(frozen=True, slots=True)
-class AppResponse:
-    """A whole response of the application; ``declared`` as in :class:`~busmesh.wire.http.WireResponse`."""
-
-    status: int
-    reason: bytes
-    headers: bytes
-    body: bytes
-    declared: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class AppFailure:
-    """Why there is no response, and whether the application can have seen the request."""
-
-    processed: bool
-    code: str
-    message: str
-
-
-class Call:
-    """One request to the application. ``done`` is called exactly once, unless the call is cancelled."""
-
-    __slots__ = ("cancelled", "connection", "done", "message", "method", "queue")
-
-    def __init__(
-        self, method: bytes, message: bytes, done: Callable[[AppResponse | AppFailure], None]
-    ) -> None:
-        self.method = method
-        self.message = message
-        self.done = done
-        self.cancelled = False
-        #: Where it is: at work on a connection, or waiting for one in a queue.
-        self.connection: AppConnection | None = None
-        self.queue: deque[Call] | None = None
-
-    def cancel(self) -> None:
-        """Nobody waits for the answer: tell the application so by closing its connection."""
-        self.cancelled = True
-        if self.connection is not None:
-            self.connection.abort()
-        elif self.queue is not None:
-            self.queue.remove(self)
-            self.queue = None
 
 
 class Pool(Protocol):
@@ -99,7 +56,7 @@ class _Stop(Exception):
 
 
 class AppConnection(asyncio.Protocol):
-    """One connection to the application, at work on at most one call."""
+    """One connection to the application, at work on at most one call. It is the source of the response."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -113,7 +70,15 @@ class AppConnection(asyncio.Protocol):
         self._reusable = False
         self._fed = 0
         self._interim = 0
+        self._paused = False
+        #: The response goes to the call's consumer in parts.
+        self._in_parts = False
+        #: The application speaks the protocol that was asked for; what it sends is not HTTP.
+        self._switched = False
+        self._closed_half = False
         self._begin()
+
+    # -- the request -----------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -125,6 +90,42 @@ class AppConnection(asyncio.Protocol):
         self._interim = 0
         call.connection = self
         self._transport.write(call.message)
+        if call.opening is not None:
+            for data in call.take_early():
+                self.write(call, data)
+            if call.finished:
+                self.finish(call)
+
+    def write(self, call: Call, data: bytes) -> None:
+        """Send more of a request's body."""
+        assert call.opening is not None, "only an open request has more of a body"
+        if self._transport.is_closing():
+            return
+        if call.opening.length is None and not call.opening.upgrade:
+            self._transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
+        else:
+            self._transport.write(data)
+
+    def finish(self, call: Call) -> None:
+        """Send the end of a request's body."""
+        assert call.opening is not None, "only an open request has an end"
+        if self._transport.is_closing():
+            return
+        if call.opening.upgrade:
+            self._transport.write_eof()
+            self._close_if_over()
+        elif call.opening.length is None:
+            self._transport.write(b"0\r\n%b\r\n" % call.trailers)
+
+    def pause_writing(self) -> None:
+        if self.call is not None and self.call.upload is not None:
+            self.call.upload.pause()
+
+    def resume_writing(self) -> None:
+        if self.call is not None and self.call.upload is not None:
+            self.call.upload.resume()
+
+    # -- the response ----------------------------------------------------------------------------
 
     def abort(self) -> None:
         """Close at once; the call at work, if any, hears nothing more."""
@@ -133,55 +134,143 @@ class AppConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def pause_reading(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def eof_received(self) -> bool:
+        if not self._switched:
+            return False
+        self._closed_half = True
+        call = self.call
+        self._close_if_over()
+        if call is not None and call.consumer is not None:
+            call.consumer.end(b"")
+        return True
+
+    def _close_if_over(self) -> None:
+        """A switched connection is over when both sides have sent their end."""
+        call = self.call
+        if self._closed_half and call is not None and call.finished:
+            self.call = call.connection = None
+            self._transport.close()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
         call, self.call = self.call, None
         self._pool.forget(self)
-        if call is None:
+        if call is None or call.cancelled:
             return
         if self._until_close and exc is None:
             # A response without length ends with the connection (RFC 9112 section 6.3).
-            self._pool.end(call, self._collected())
+            if self._in_parts and call.consumer is not None:
+                call.connection = None
+                call.consumer.end(b"")
+            else:
+                self._pool.end(call, self._collected())
         else:
-            failure = AppFailure(True, "application_reset", "the application closed the connection")
+            self._tell_failure(
+                call, AppFailure(True, "application_reset", "the application closed the connection")
+            )
+
+    def _tell_failure(self, call: Call, failure: AppFailure) -> None:
+        if self._in_parts and call.consumer is not None and not call.cancelled:
+            call.connection = None
+            call.consumer.reset(failure)
+        else:
             self._pool.end(call, failure)
 
     def data_received(self, data: bytes) -> None:
-        if self.call is None:
+        call = self.call
+        if call is None:
             self.abort()  # an answer to nothing
+            return
+        if self._switched and call.consumer is not None:
+            call.consumer.data(data)
             return
         self._fed = len(data)
         self._unparsed += self._fed
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        except httptools.HttpParserUpgrade as end:
+            if self._failure is None and self._upgrade and self._response is None:
+                self._switch(call, data[end.args[0] :])
+                return
+            self._reusable = False
+            self._failure = self._failure or _unexpected(101)
+        except httptools.HttpParserError as error:
             self._reusable = False
             if self._failure is None:
                 self._failure = _bad(f"is not valid HTTP/1.1: {error}")
         if self._response is not None:
             self._hand_over(self._response)
         elif self._failure is not None or self._unparsed > MAX_HEADER_BYTES or self._count > MAX_HEADER_LINES:
-            self._fail(self._failure or _too_many_headers())
+            self.fail(self._failure or _too_many_headers())
+        elif self._has_head and call.consumer is not None:
+            self._pass_on(call)
+
+    def _pass_on(self, call: Call) -> None:
+        """Hand over what came of a response that does not have to be awaited."""
+        consumer = call.consumer
+        assert consumer is not None, "checked by the caller"
+        if not self._in_parts:
+            if self._length is not None and self._length <= WHOLE:
+                return
+            self._in_parts = True
+            consumer.begin(self._head(), Opening(self._length))
+        if self._body and self.call is call:
+            consumer.data(self._take_body())
+
+    def _switch(self, call: Call, early: bytes) -> None:
+        """The application speaks another protocol from here on."""
+        assert call.consumer is not None, "an upgrade is asked for by a consumer only"
+        self._switched = self._in_parts = True
+        call.consumer.begin(self._head(), Opening(upgrade=self._upgrade))
+        if early and self.call is call:
+            call.consumer.data(early)
 
     def _hand_over(self, response: AppResponse) -> None:
         """A response is whole: the connection takes the next call, if nothing speaks against it."""
         call, self.call, self._response = self.call, None, None
-        if self._reusable and self.usable:
+        in_parts, self._in_parts = self._in_parts, False
+        trailers = b"".join(self._trailers)
+        if self._reusable and self.usable and (call is None or call.finished):
             if call is not None and call.method == b"HEAD":
                 # The parser cannot be told that the body announced here never comes.
                 self._parser = httptools.HttpResponseParser(self)
-            self._pool.rest(self)
+            if not in_parts:
+                self._pool.rest(self)
         else:
             self.usable = False
             self._transport.close()
-        if call is not None:
+        if call is None:
+            return
+        consumer = call.consumer
+        if consumer is None or not (in_parts or trailers):
             self._pool.end(call, response)
+        else:
+            if not in_parts:
+                consumer.begin(response._replace(body=b"", declared=None), Opening())
+            call.connection = None
+            if response.body:
+                consumer.data(response.body)
+            consumer.end(trailers)
+        if in_parts and self.usable:
+            self.resume_reading()
+            self._pool.rest(self)
 
-    def _fail(self, failure: AppFailure) -> None:
+    def fail(self, failure: AppFailure) -> None:
+        """Close at once; the call at work hears why."""
         call = self.call
         self.abort()
         if call is not None:
-            self._pool.end(call, failure)
+            self._tell_failure(call, failure)
 
     # -- what httptools calls --------------------------------------------------------------------
 
@@ -194,6 +283,7 @@ class AppConnection(asyncio.Protocol):
     def _begin(self) -> None:
         self._reason = b""
         self._lines: list[bytes] = []
+        self._trailers: list[bytes] = []
         self._count = 0
         self._body: list[bytes] = []
         self._size = 0
@@ -201,6 +291,9 @@ class AppConnection(asyncio.Protocol):
         self._chunked = False
         self._until_close = False
         self._in_head = True
+        #: The head of the final response is whole.
+        self._has_head = False
+        self._upgrade = b""
         #: Bytes received after those in which the response began, or since the last of its body.
         self._unparsed = 0
         self._began_in = self._fed
@@ -209,11 +302,12 @@ class AppConnection(asyncio.Protocol):
         self._reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_head:  # a trailer
-            return
         self._count += 1
         lower = name.lower()
-        if lower == b"content-length":
+        if not self._in_head:
+            if lower not in _DROPPED and lower not in NOT_IN_TRAILERS and lower[:10] != OWN_PREFIX:
+                self._trailers += (name, b": ", value, b"\r\n")
+        elif lower == b"content-length":
             value = value.rstrip(b" \t")  # llhttp leaves blanks at the end of a value
             if self._length is not None or not value.isdigit():
                 self._refuse(_bad("has more than one content-length"))
@@ -222,6 +316,8 @@ class AppConnection(asyncio.Protocol):
             if self._chunked or value.rstrip(b" \t").lower() != b"chunked":
                 self._refuse(_bad("has a transfer-encoding other than chunked"))
             self._chunked = True
+        elif lower == b"upgrade":
+            self._upgrade = value.rstrip(b" \t")
         elif lower not in _DROPPED and lower[:10] != OWN_PREFIX:
             self._lines += (name, b": ", value, b"\r\n")
 
@@ -229,26 +325,44 @@ class AppConnection(asyncio.Protocol):
         self._in_head = False
         status = self._parser.get_status_code()
         if not 200 <= status <= 599:
-            if status not in _INTERIM:
-                self._refuse(_unexpected(status))
-            self._interim += 1
-            if self._interim > MAX_INTERIM:
-                self._refuse(_bad(f"comes after more than {MAX_INTERIM} interim ones"))
+            self._judge_interim(status)
             return
-        if self._count > MAX_HEADER_LINES or (
-            self._began_in + self._unparsed > MAX_HEADER_BYTES and self._head_size() > MAX_HEADER_BYTES
-        ):
+        if self._too_long():
             self._refuse(_too_many_headers())
         if self._chunked and self._length is not None:
             self._refuse(_bad("has both transfer-encoding and content-length"))
-        if _REASON.fullmatch(self._reason) is None:
-            self._reason = b""
         call = self.call
+        self._upgrade = b""
+        self._has_head = True
         if call is not None and call.method == b"HEAD":
             self._response = self._collected()
             self._reusable = self._parser.should_keep_alive()
         elif self._length is None and not self._chunked and status not in (204, 304):
             self._until_close = True
+
+    def _judge_interim(self, status: int) -> None:
+        """Take a response that is not the final one: pass it on, or switch protocols if asked."""
+        call = self.call
+        asked = call.opening if call is not None else None
+        if status == 101 and asked is not None and asked.upgrade and not self._too_long():
+            if self._upgrade.lower() != asked.upgrade.lower():
+                self._refuse(_unexpected(status))
+            return
+        self._upgrade = b""
+        if status not in _INTERIM:
+            self._refuse(_unexpected(status))
+        self._interim += 1
+        if self._interim > MAX_INTERIM:
+            self._refuse(_bad(f"comes after more than {MAX_INTERIM} interim ones"))
+        wanted = status != 100 or (asked is not None and asked.expects)
+        if call is not None and call.consumer is not None and wanted and not self._too_long():
+            head = self._head()
+            call.consumer.interim(status, head.reason, head.headers)
+
+    def _too_long(self) -> bool:
+        if self._count > MAX_HEADER_LINES:
+            return True
+        return self._began_in + self._unparsed > MAX_HEADER_BYTES and self._head_size() > MAX_HEADER_BYTES
 
     def _head_size(self) -> int:
         return len(self._reason) + sum(map(len, self._lines))
@@ -259,8 +373,8 @@ class AppConnection(asyncio.Protocol):
             raise _Stop
         self._unparsed = 0
         self._size += len(body)
-        if self._size > self._pool.max_body:
-            message = f"a response body may have {self._pool.max_body} bytes; larger ones are not relayed yet"
+        if self._size > self._pool.max_body and (self.call is None or self.call.consumer is None):
+            message = f"a response body may have {self._pool.max_body} bytes here"
             self._refuse(AppFailure(True, "response_too_large", message))
         self._body.append(body)
 
@@ -273,18 +387,19 @@ class AppConnection(asyncio.Protocol):
         self._failure = failure
         raise _Stop
 
-    def _collected(self) -> AppResponse:
-        body = self._body
+    def _head(self) -> AppResponse:
         block = b"".join(self._lines)
         if b"_" in block:
             block = b"".join(without_disguised(self._lines, _DROPPED))
-        return AppResponse(
-            self._parser.get_status_code(),
-            self._reason,
-            block,
-            b"" if not body else body[0] if len(body) == 1 else b"".join(body),
-            self._length,
-        )
+        reason = self._reason if _REASON.fullmatch(self._reason) is not None else b""
+        return AppResponse(self._parser.get_status_code(), reason, block, b"", self._length)
+
+    def _collected(self) -> AppResponse:
+        return self._head()._replace(body=self._take_body())
+
+    def _take_body(self) -> bytes:
+        body, self._body = self._body, []
+        return b"" if not body else body[0] if len(body) == 1 else b"".join(body)
 
     def __repr__(self) -> str:
         state = "at work" if self.call is not None else "idle" if self.usable else "closed"

@@ -11,7 +11,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from busmesh.relay.appconnection import AppConnection, AppFailure, AppResponse, Call
+from busmesh.relay.appconnection import AppConnection
+from busmesh.relay.call import AppFailure, AppResponse, Call
+from busmesh.wire.stream import Opening
 
 __all__ = ["AppFailure", "AppResponse", "Application", "Call", "PoolLimits", "render_request"]
 
@@ -28,7 +30,7 @@ class PoolLimits:
     Attributes:
         connections: open connections, that is requests at work.
         pending: requests waiting for a connection; above it they are refused, not processed.
-        body: bytes of one response body.
+        body: bytes of a response body that has to be whole; one with a consumer has any size.
         connect_timeout: seconds to open a connection.
     """
 
@@ -49,6 +51,19 @@ def render_request(method: bytes, target: bytes, headers: bytes, body: bytes) ->
             body,
         )
     return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, headers)
+
+
+def render_opening(method: bytes, target: bytes, headers: bytes, body: bytes, opening: Opening) -> bytes:
+    """Write the head of a request whose body follows, and what there is of that body."""
+    if opening.upgrade:
+        framing = b"connection: upgrade\r\nupgrade: %b\r\n" % opening.upgrade
+    elif opening.length is not None:
+        framing = b"content-length: %d\r\n" % opening.length
+    else:
+        framing = b"transfer-encoding: chunked\r\n"
+        body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+    expects = b"expect: 100-continue\r\n" if opening.expects else b""
+    return b"%b %b HTTP/1.1\r\n%b%b%b\r\n%b" % (method, target, headers, framing, expects, body)
 
 
 class Application:
@@ -168,10 +183,7 @@ class Application:
             task.cancel()
         self._fail_pending(AppFailure(False, "application_closed", "this agent is at its end"))
         for connection in list(self.connections):
-            call = connection.call
-            connection.abort()
-            if call is not None:
-                self.end(call, AppFailure(True, "application_closed", "this agent is at its end"))
+            connection.fail(AppFailure(True, "application_closed", "this agent is at its end"))
 
     def statistics(self) -> dict[str, int]:
         return {

@@ -6,7 +6,9 @@ from typing import Protocol
 
 from busmesh.decide.route import Rule, Target
 from busmesh.names import ServiceName
-from busmesh.relay.listener import Request
+from busmesh.relay.flow import Receiver
+from busmesh.relay.request import Request
+from busmesh.relay.upload import Upload
 from busmesh.relay.upstream import Endpoint
 from busmesh.telemetry.spans import Span, Trace
 from busmesh.wire.frame import Session
@@ -24,7 +26,9 @@ class Exchange:
         "counter",
         "deadline",
         "doubt",
+        "download",
         "endpoint",
+        "moved",
         "parked_at",
         "request",
         "rule",
@@ -33,11 +37,13 @@ class Exchange:
         "session",
         "span",
         "started",
+        "status",
         "stream",
         "target",
         "trace",
         "traceparent",
         "tried",
+        "upload",
         "vouched",
     )
 
@@ -49,6 +55,7 @@ class Exchange:
         self.rule = rule
         self.target = target
         self.started = started
+        #: Of the response's beginning; if the rule sets a timeout, of its end.
         self.deadline = started + (rule.timeout or DEFAULT_TIMEOUT_S)
         self.endpoint: Endpoint | None = None
         #: The one that this try was sealed in; the endpoint may have a newer one when the answer comes.
@@ -67,6 +74,12 @@ class Exchange:
         self.vouched = False
         self.sent_at = 0.0
         self.traceparent = b""
+        #: The body that is sent while it comes, and the response that comes in parts.
+        self.upload: Upload | None = None
+        self.download: Receiver | None = None
+        self.status = 0
+        #: When either of them last got on, after the response has begun.
+        self.moved = 0.0
         self.trace: Trace | bytes | None = None
         self.span: Span | None = None
 
@@ -75,6 +88,8 @@ class Exchange:
         self.tried.append(endpoint)
         self.parked_at, self.asked, self.asked_at = None, 0, 0.0
         self.doubt, self.vouched = None, False
+        if self.upload is not None:
+            self.upload.stop()
 
     def request_block(self) -> bytes:
         """Return the headers for the instance, after what destination and rule do to them."""
@@ -92,9 +107,14 @@ class Exchange:
         return block
 
     @property
+    def repeatable(self) -> bool:
+        """Whether the request is here to be sent again."""
+        return self.upload is None or self.upload.repeatable
+
+    @property
     def allowed(self) -> float:
-        """Seconds for the whole request."""
-        return self.deadline - self.started
+        """Seconds that were granted."""
+        return self.rule.timeout or DEFAULT_TIMEOUT_S
 
     @property
     def instance(self) -> str:

@@ -8,23 +8,26 @@ from the reply subject of the message, which anybody on the bus can write.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import OrderedDict
-from typing import Protocol
+from functools import partial
 
 from busmesh.bus.bus import Bus
+from busmesh.bus.messages import is_no_responders
 from busmesh.errors import RemoteProtocolError
 from busmesh.names import SpiffeId, Subjects
-from busmesh.relay.appconnection import AppFailure, AppResponse, Call
-from busmesh.relay.application import Application, render_request
+from busmesh.relay.application import Application, render_opening, render_request
+from busmesh.relay.call import AppFailure, AppResponse, Call
+from busmesh.relay.flow import Gate, Receiver, Windows
 from busmesh.relay.replies import answerable
 from busmesh.relay.tally import Tally
 from busmesh.relay.ticker import Ticker
-from busmesh.telemetry.series import RequestMetrics
-from busmesh.telemetry.spans import Span
+from busmesh.relay.work import Observer, Peer, Work
 from busmesh.wire.frame import OVERHEAD, FrameError, Kind, Session, read_header, unknown_session
 from busmesh.wire.http import Refusal, WireRequest, decode_request, encode_refusal, encode_response
 from busmesh.wire.probe import ProbeState, decode_probe, encode_probe_result
+from busmesh.wire.stream import MAX_DATA, Opening, decode_credit, decode_data, decode_end, decode_opening
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +37,14 @@ MAX_NOTICES_PER_S = 1000
 MAX_SESSIONS = 8192
 #: Requests at work at once; above it they are refused, not processed (Envoy's default).
 MAX_ACTIVE = 1024
+#: How often responses in parts are looked after, how long one may rest (Envoy's default for idle streams),
+#: and how long a caller may be silent that says a word each second.
+STREAM_TICK_S = 1.0
+STREAM_IDLE_S = 300.0
+SILENT_S = 5.0
+#: "Nobody took this" comes unsealed, so anybody on the bus can write it: a caller that says a word after it
+#: is not gone.
+GONE_S = 2.0
 
 #: What an application's failure means to the caller: DPE stands for what would end the same elsewhere.
 _FLAGS = {
@@ -42,51 +53,6 @@ _FLAGS = {
     "response_headers_too_large": "DPE",
     "upgrade_not_supported": "DPE",
 }
-
-
-class Peer:
-    """A session with a caller, and what is prepared once for all its requests."""
-
-    __slots__ = ("certificate_line", "metrics", "reply_head", "session", "since")
-
-    def __init__(self, session: Session, subjects: Subjects, me: SpiffeId, fingerprint: str) -> None:
-        self.session = session
-        self.since = time.monotonic()
-        self.reply_head = b"PUB %b" % subjects.reply_prefix(session.peer.instance).encode()
-        # As Envoy's x-forwarded-client-cert: who proved what to whom.
-        self.certificate_line = (
-            f"x-forwarded-client-cert: By={me};Hash={fingerprint};URI={session.peer}\r\n".encode()
-        )
-        self.metrics: RequestMetrics | None = None
-
-
-class Work:
-    """One request at the application."""
-
-    __slots__ = ("call", "deadline", "flags", "peer", "request", "span", "started", "status", "stream")
-
-    def __init__(
-        self, peer: Peer, stream: int, request: WireRequest, deadline: float, started: float
-    ) -> None:
-        self.peer = peer
-        self.stream = stream
-        self.request = request
-        self.deadline = deadline
-        self.started = started
-        self.call: Call | None = None
-        self.span: Span | None = None
-        self.status = 0
-        self.flags = ""
-
-
-class Observer(Protocol):
-    """Who hears of each request that came in: telemetry."""
-
-    def begin_inbound(self, work: Work) -> bytes:
-        """Return the header block for the application, with this hop's trace context in it."""
-
-    def end_inbound(self, work: Work, size: int) -> None:
-        """Hear that ``work.status`` and ``work.flags`` went back, with a body of ``size`` bytes."""
 
 
 class Inbound:
@@ -118,11 +84,18 @@ class Inbound:
         self._observer = observer
         self._max_active = max_active
         self._peers: OrderedDict[int, Peer] = OrderedDict()
+        #: What awaits a response, and what has one that is still on its way, by session and stream.
         self._work: dict[tuple[int, int], Work] = {}
+        self._streams: dict[tuple[int, int], Work] = {}
+        self.gate = Gate(lambda: bus.congested)
+        bus.on_writable(self.gate.open)
+        bus.on_connection(self._on_connection)
+        self._windows = Windows()
         self._notices = 0
         self._notice_second = 0
         self._replies = answerable(subjects.root, "reply")
         self._ticker = Ticker(TICK_S, self._tick)
+        self._stream_ticker = Ticker(STREAM_TICK_S, self._tick_streams)
         self._malformed = Tally(log, "malformed requests")
         self.refused = 0
         self.bad_frames = 0
@@ -137,7 +110,7 @@ class Inbound:
 
     def forget_sessions(self, older_than: float) -> None:
         """Drop sessions made before ``older_than`` (monotonic seconds) that are not at work."""
-        at_work = {work.peer.session.number for work in self._work.values()}
+        at_work = {number for number, _ in (*self._work, *self._streams)}
         for number in [n for n, p in self._peers.items() if p.since < older_than and n not in at_work]:
             del self._peers[number]
 
@@ -153,11 +126,9 @@ class Inbound:
                 return
             plaintext = peer.session.open(payload, counter)
             if kind == Kind.REQUEST:
-                self._request(peer, stream, decode_request(plaintext))
-            elif kind == Kind.PROBE:
-                self._answer_probe(peer, stream, decode_probe(plaintext), reply)
+                self._request(peer, stream, decode_request(plaintext), None)
             else:
-                self.bad_frames += 1
+                self._other(kind, peer, stream, plaintext)
         except FrameError:
             self.bad_frames += 1
         except RemoteProtocolError as error:
@@ -166,6 +137,37 @@ class Inbound:
             if peer is not None:
                 self._malformed.add(f"{error}, from {peer.session.peer}")
                 self._refuse(peer, stream, Refusal(False, 400, "DPE", "malformed_request", str(error)))
+
+    def _other(self, kind: int, peer: Peer, stream: int, plaintext: bytes) -> None:
+        """Take a frame that is not a request in one piece."""
+        peer.heard = time.monotonic()
+        peer.gone = 0.0
+        if kind == Kind.REQUEST_OPENING:
+            opening, message = decode_opening(plaintext)
+            self._request(peer, stream, decode_request(message), opening)
+            return
+        if kind == Kind.PROBE:
+            self._answer_probe(peer, stream, decode_probe(plaintext))
+            return
+        key = (peer.session.number, stream)
+        work = self._work.get(key) or self._streams.get(key)
+        if work is None:
+            return  # it has ended meanwhile, and its caller will have heard so
+        try:
+            if kind == Kind.DATA:
+                work.take_data(*decode_data(plaintext))
+            elif kind == Kind.CREDIT:
+                work.grant(decode_credit(plaintext))
+            elif kind == Kind.END:
+                work.take_end(*decode_end(plaintext))
+            elif kind == Kind.RESET:
+                self._cancelled(work)
+            else:
+                self.bad_frames += 1
+        except RemoteProtocolError as error:
+            self.bad_frames += 1
+            self._malformed.add(f"{error}, from {peer.session.peer}")
+            self._broken(work, Refusal(True, 502, "UF", "stream_broken", str(error)))
 
     def _unknown_session(self, number: int, stream: int, reply: bytes) -> None:
         second = int(time.monotonic())
@@ -178,7 +180,7 @@ class Inbound:
         frame = unknown_session(number, stream)
         self._bus.write(b"PUB %b %d\r\n%b\r\n" % (reply, len(frame), frame))
 
-    def _request(self, peer: Peer, stream: int, request: WireRequest) -> None:
+    def _request(self, peer: Peer, stream: int, request: WireRequest, opening: Opening | None) -> None:
         left = (request.deadline_ms - peer.session.now_ms()) / 1000
         if left <= 0:
             self._refuse(
@@ -189,27 +191,57 @@ class Inbound:
             message = f"{self._me.instance} takes no requests: {self.closed_because}"
             self._refuse(peer, stream, Refusal(False, 503, "UH", "not_serving", message))
             return
-        if len(self._work) >= self._max_active:
+        if len(self._work) + len(self._streams) >= self._max_active:
             message = f"{self._me.instance} works on {self._max_active} requests already"
             self._refuse(peer, stream, Refusal(False, 503, "UO", "overflow", message))
             return
         key = (peer.session.number, stream)
-        if key in self._work:
-            self.bad_frames += (
-                1  # one answer per stream: a second request would hide the first from the limit
-            )
+        if key in self._work or key in self._streams:
+            # One answer per stream: a second request would hide the first from the limit.
+            self.bad_frames += 1
             return
         now = time.monotonic()
-        work = self._work[key] = Work(peer, stream, request, now + left, now)
+        work = Work(self, peer, stream, request, opening, deadline=now + left, started=now)
+        if opening is not None:
+            self._open(work, opening)
+        self._work[key] = work
         block = self._observer.begin_inbound(work)
-        message_bytes = render_request(request.method, request.target, block, request.body)
-        work.call = Call(request.method, message_bytes, lambda result: self._done(key, work, result))
+        if opening is None:
+            message_bytes = render_request(request.method, request.target, block, request.body)
+        else:
+            message_bytes = render_opening(request.method, request.target, block, request.body, opening)
+        work.call = Call(
+            request.method,
+            message_bytes,
+            partial(self._done, work),
+            opening=opening,
+            consumer=work,
+            upload=work.upload,
+        )
         self._application.send(work.call)
         self._ticker.wake()
+        if opening is not None and work.upload is not None and request.body:
+            work.upload.placed()
 
-    def _done(self, key: tuple[int, int], work: Work, result: AppResponse | AppFailure) -> None:
+    def _open(self, work: Work, opening: Opening) -> None:
+        """Prepare for a body that follows.
+
+        Raises:
+            RemoteProtocolError: what is here of it already is not what an agent sends.
+        """
+        body = work.request.body
+        if (opening.length is not None and len(body) > opening.length) or (opening.upgrade and body):
+            raise RemoteProtocolError("more of a body than was declared")
+        work.upload = Receiver(work.emit, self._windows)
+        try:
+            work.upload.opened(len(body))
+        except RemoteProtocolError:
+            work.stop()
+            raise
+
+    def _done(self, work: Work, result: AppResponse | AppFailure) -> None:
         work.call = None  # work, call and this closure hold each other: let go, or the collector must
-        if self._work.pop(key, None) is None:
+        if self._work.pop(work.key, None) is None:
             return
         if isinstance(result, AppFailure):
             status = 502 if result.processed else 503
@@ -225,56 +257,146 @@ class Inbound:
             message = f"the response of {self._me.instance} exceeds the {limit} bytes that the bus takes"
             self._end(work, Refusal(True, 502, "DPE", "response_too_large", message))
             return
-        self._send(work.peer, Kind.RESPONSE, work.stream, plaintext)
+        self.send(work.peer, Kind.RESPONSE, work.stream, plaintext)
         work.status = result.status
+        if work.upload is not None:
+            work.stop()
         self._observer.end_inbound(work, len(result.body))
 
     def _end(self, work: Work, refusal: Refusal) -> None:
+        """End what has no response yet, in this agent's name."""
         self._refuse(work.peer, work.stream, refusal)
         work.status, work.flags = refusal.status, refusal.flags
+        work.stop()
         self._observer.end_inbound(work, 0)
 
     def _refuse(self, peer: Peer, stream: int, refusal: Refusal) -> None:
         self.refused += 1
-        self._send(peer, Kind.REFUSAL, stream, encode_refusal(refusal))
+        self.send(peer, Kind.REFUSAL, stream, encode_refusal(refusal))
 
-    def _send(self, peer: Peer, kind: Kind, stream: int, plaintext: bytes) -> None:
+    def send(
+        self, peer: Peer, kind: Kind, stream: int, plaintext: bytes, *, tell_if_gone: bool = False
+    ) -> None:
+        """Send a frame to a caller; it is told on the subject of the gone if nobody gets it, if asked."""
         frame = peer.session.seal(kind, stream, plaintext)
-        self._bus.write(b"%b%d %d\r\n%b\r\n" % (peer.reply_head, stream, len(frame), frame))
+        if tell_if_gone:
+            gone = b" %b%d" % (peer.gone_head, stream)
+            self._bus.write(b"%b%d%b %d\r\n%b\r\n" % (peer.reply_head, stream, gone, len(frame), frame))
+        else:
+            self._bus.write(b"%b%d %d\r\n%b\r\n" % (peer.reply_head, stream, len(frame), frame))
 
-    def _answer_probe(self, peer: Peer, stream: int, counter: int, reply: bytes) -> None:
-        if (peer.session.number, stream) in self._work:
+    # -- responses in parts ------------------------------------------------------------------------
+
+    def begun(self, work: Work) -> None:
+        """Hear that the response to ``work`` has begun and goes back in parts."""
+        self._work.pop(work.key, None)
+        self._streams[work.key] = work
+        if not work.request.until_the_end:
+            work.deadline = math.inf
+        self._stream_ticker.wake()
+
+    def sent(self, work: Work) -> None:
+        """Hear that more of a response was sent: perhaps all of it."""
+        download, call = work.download, work.call
+        if download is not None and download.ended and (not work.switched or call is None or call.finished):
+            self.over(work)
+
+    def over(self, work: Work) -> None:
+        """Forget a request whose response had begun."""
+        if self._streams.pop(work.key, None) is not None:
+            work.stop()
+            self._observer.end_inbound(work, work.download.size if work.download is not None else 0)
+
+    def _broken(self, work: Work, refusal: Refusal) -> None:
+        """Something is wrong with a stream that nothing mends."""
+        if work.key in self._streams:
+            work.break_off(refusal)
+        elif self._work.pop(work.key, None) is not None:
+            self._end(work, refusal)
+
+    def _cancelled(self, work: Work) -> None:
+        """The caller waits no longer."""
+        work.flags = work.flags or "DC"
+        if work.key in self._streams:
+            self.over(work)
+        elif self._work.pop(work.key, None) is not None:
+            work.status = 499
+            work.stop()
+            self._observer.end_inbound(work, 0)
+
+    def on_gone(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
+        """Hear that nobody took a part of a response: its caller is gone, or somebody says so."""
+        if not is_no_responders(headers):
+            self.bad_frames += 1
+            return
+        session = subject[subject.rfind(b".") + 1 :].partition(b"-")[0]
+        try:
+            peer = self._peers.get(int(session, 16))
+        except ValueError:
+            peer = None
+        if peer is not None and not peer.gone:
+            peer.gone = time.monotonic()
+
+    def _on_connection(self, standing: bool) -> None:
+        """Without the bus a stream has a gap: its caller gives it up as well."""
+        if not standing:
+            for work in [*self._streams.values(), *self._work.values()]:
+                if work.key in self._streams or work.upload is not None:
+                    self._cancelled(work)
+
+    def _answer_probe(self, peer: Peer, stream: int, counter: int) -> None:
+        key = (peer.session.number, stream)
+        if key in self._work or key in self._streams:
             state = ProbeState.AT_WORK
         elif peer.session.window.accept(counter):
             state = ProbeState.NEVER_SEEN  # and never accepted from now on
         else:
             state = ProbeState.ANSWERED
-        self._send(peer, Kind.PROBE_RESULT, stream, encode_probe_result(state))
+        self.send(peer, Kind.PROBE_RESULT, stream, encode_probe_result(state))
 
     # -- time ------------------------------------------------------------------------------------
 
     def _tick(self, now: float) -> bool:
         """End what its caller has stopped waiting for, at the application too."""
-        for key, work in [(key, work) for key, work in self._work.items() if now >= work.deadline]:
-            del self._work[key]
-            if work.call is not None:
-                work.call.cancel()
-                work.call = None
+        for work in [work for work in self._work.values() if now >= work.deadline]:
+            del self._work[work.key]
             message = f"no response from the application of {self._me.instance}"
             self._end(work, Refusal(True, 504, "UT", "timeout", message))
         return bool(self._work)
 
+    def _tick_streams(self, now: float) -> bool:
+        """Break off responses in parts that are late or at rest, and those whose caller is gone."""
+        for work in list(self._streams.values()):
+            if now >= work.deadline:
+                work.break_off(Refusal(True, 504, "UT", "timeout", "the response did not end in time"))
+            elif now - work.moved > STREAM_IDLE_S:
+                message = f"nothing moved for {STREAM_IDLE_S:g} s"
+                work.break_off(Refusal(True, 504, "UT", "stream_idle", message))
+            elif now - work.peer.heard > SILENT_S or (work.peer.gone and now - work.peer.gone > GONE_S):
+                self._cancelled(work)
+        return bool(self._streams)
+
     @property
     def active(self) -> int:
-        return len(self._work)
+        return len(self._work) + len(self._streams)
+
+    @property
+    def instance(self) -> str:
+        return self._me.instance
+
+    @property
+    def chunk(self) -> int:
+        """Bytes of a body in one frame."""
+        return min(MAX_DATA, self._bus.max_payload - 1024)
 
     def statistics(self) -> dict[str, int]:
         return {
-            "active": len(self._work),
+            "active": self.active,
+            "streams": len(self._streams),
             "sessions": len(self._peers),
             "refused": self.refused,
             "bad_frames": self.bad_frames,
         }
 
     def __repr__(self) -> str:
-        return f"<Inbound active={len(self._work)} sessions={len(self._peers)} refused={self.refused}>"
+        return f"<Inbound active={self.active} sessions={len(self._peers)} refused={self.refused}>"

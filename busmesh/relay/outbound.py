@@ -8,8 +8,10 @@ sealed response arrives, and by the ticker when it does not. Each try ends in ex
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 from busmesh.bus.bus import Bus
@@ -20,16 +22,27 @@ from busmesh.errors import RemoteProtocolError
 from busmesh.names import ServiceName, service_of_authority
 from busmesh.policy.snapshot import Snapshot
 from busmesh.relay.answers import Answer, shown
-from busmesh.relay.exchange import Exchange, Observer
+from busmesh.relay.exchange import DEFAULT_TIMEOUT_S, Exchange, Observer
 from busmesh.relay.flight import Flight
-from busmesh.relay.listener import Request
+from busmesh.relay.flow import Emit, Gate
 from busmesh.relay.parking import Parking
 from busmesh.relay.probing import PROBE_AFTER_S, Prober
+from busmesh.relay.request import Request
+from busmesh.relay.streams import Streams, decode_interim
 from busmesh.relay.ticker import Ticker
+from busmesh.relay.upload import Upload
 from busmesh.relay.upstream import Endpoint, Upstreams
 from busmesh.wire.frame import OVERHEAD, FrameError, Kind, Session, read_header
-from busmesh.wire.http import WireResponse, decode_refusal, decode_response, encode_request
+from busmesh.wire.http import (
+    Refusal,
+    WireResponse,
+    decode_refusal,
+    decode_response,
+    encode_refusal,
+    encode_request,
+)
 from busmesh.wire.probe import ProbeState, decode_probe_result
+from busmesh.wire.stream import MAX_DATA, Opening, decode_credit, encode_opening
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +51,12 @@ log = logging.getLogger(__name__)
 DOUBT_S = 0.1
 TICK_S = 0.01
 MAX_WAITING = 1024
+#: Responses in parts are looked after, and their instances asked for a sign of life, so often.
+STREAM_TICK_S = 1.0
+#: The largest body that travels in one piece with its head: what one read brings.
+MAX_WHOLE = 256 * 1024
+#: "No deadline" in a frame.
+NEVER_MS = (1 << 32) - 1
 
 
 class Outbound:
@@ -78,12 +97,17 @@ class Outbound:
         self._sent = self._flight.sent
         self._parking = Parking(MAX_WAITING)
         self._prober = Prober(bus, self._silent)
+        self._streams = Streams(self._emitter, self._stream_over)
+        self._begun = self._streams.begun
+        self._gate = Gate(lambda: bus.congested)
         self._ticker = Ticker(TICK_S, self._tick)
+        self._stream_ticker = Ticker(STREAM_TICK_S, self._tick_streams)
         self.active = 0
         self.late_replies = 0
         self.bad_frames = 0
         upstreams.on_change = self._release
         bus.on_connection(self._on_connection)
+        bus.on_writable(self._gate.open)
 
     def use(self, snapshot: Snapshot) -> None:
         """Route by ``snapshot`` from the next request on."""
@@ -93,7 +117,7 @@ class Outbound:
     # -- a request ---------------------------------------------------------------------------------
 
     def handle(self, request: Request) -> None:
-        """Take a whole request from the listener."""
+        """Take a request from the listener."""
         service = service_of_authority(request.authority, self._namespace)
         if service is None:
             message = f"{shown(request.authority)} names no service"
@@ -104,9 +128,28 @@ class Outbound:
             message = f"no rule of the routes for {service} matches {shown(request.head.path)}"
             request.answer(Answer(404, "NR", "no_route", message, str(service)))
             return
-        exchange = Exchange(request, service, rule, rule.split.pick(), time.monotonic())
+        exchange = request.exchange = Exchange(request, service, rule, rule.split.pick(), time.monotonic())
         self.active += 1
+        if request.opening is not None or len(request.body) > MAX_WHOLE:
+            self._open(exchange)
         self._try(exchange)
+
+    def _open(self, exchange: Exchange) -> None:
+        """Prepare a request whose body is sent in parts."""
+        request = exchange.request
+        chunk = min(MAX_DATA, self._bus.max_payload - 1024)
+        sent = partial(self._body_sent, exchange)
+        exchange.upload = request.upload = Upload(request.body, request, self._gate, chunk, sent)
+        if request.opening is None or request.complete:
+            exchange.upload.end(request.trailers)
+        elif exchange.rule.timeout is None and not request.upgrade:
+            exchange.deadline = math.inf  # the time for the response begins when the body has been sent
+
+    def _body_sent(self, exchange: Exchange) -> None:
+        if exchange.stream in self._begun:
+            self._streams.half_ended(exchange)
+        elif exchange.deadline == math.inf:
+            exchange.deadline = time.monotonic() + DEFAULT_TIMEOUT_S
 
     def _try(self, exchange: Exchange) -> None:
         """Make one try: choose an instance, seal the request for it, publish it."""
@@ -128,15 +171,21 @@ class Outbound:
         left = exchange.deadline - now
         exchange.endpoint, exchange.session, exchange.sent_at = endpoint, session, now
         self._observer.begin_try(exchange)
-        head = exchange.request.head
+        request, upload = exchange.request, exchange.upload
+        head = request.head
         plaintext = encode_request(
-            session.now_ms() + int(left * 1000),
+            session.now_ms() + int(left * 1000) if left < math.inf else NEVER_MS,
             len(exchange.tried),
             head.method,
             head.target,
             b"traceparent: %b\r\n%b" % (exchange.traceparent, exchange.request_block()),
-            exchange.request.body,
+            request.body if upload is None else upload.begin(self._emitter(exchange)),
+            exchange.rule.timeout is not None,
         )
+        kind = Kind.REQUEST
+        if upload is not None:
+            kind = Kind.REQUEST_OPENING
+            plaintext = encode_opening(request.opening or Opening(len(request.body)), plaintext)
         if len(plaintext) + OVERHEAD > bus.max_payload:
             self._observer.end_try(exchange, 413, "DPE")
             message = f"the bus takes {bus.max_payload} bytes per message"
@@ -146,13 +195,50 @@ class Outbound:
             self._flight.look_after = left
         self._stream = stream = self._stream + 1 & 0x7FFF_FFFF_FFFF_FFFF
         exchange.stream, exchange.counter = stream, session.sent
-        frame = session.seal(Kind.REQUEST, stream, plaintext)
+        frame = session.seal(kind, stream, plaintext)
         bus.write(b"%b%d %d\r\n%b\r\n" % (endpoint.head, stream, len(frame), frame))
         endpoint.active += 1
         self._sent[stream] = exchange
         self._ticker.wake()
+        if upload is not None and not request.upgrade:
+            upload.proceed()
         if session.spent:
             self._renew_session(endpoint)
+
+    def _emitter(self, exchange: Exchange) -> Emit:
+        """Return what writes further frames of an exchange's stream, for the try that begins now."""
+        endpoint, session = exchange.endpoint, exchange.session
+        assert endpoint is not None, "a stream leads somewhere"
+        assert session is not None, "a stream is sealed"
+
+        def emit(kind: Kind, plaintext: bytes) -> None:
+            stream = exchange.stream
+            frame = session.seal(kind, stream, plaintext)
+            # Where nobody listens the bus says so as to a probe: what came before may have been served.
+            self._bus.write(b"%bp%d %d\r\n%b\r\n" % (endpoint.head, stream, len(frame), frame))
+
+        return emit
+
+    def abandon(self, request: Request) -> None:
+        """Hear that the client of a request is gone: nobody waits, here or at the instance."""
+        exchange: Exchange | None = request.exchange
+        if exchange is None:
+            return
+        request.exchange = None
+        if exchange.stream in self._begun:
+            self._streams.break_off(exchange, "DC", "client_gone", "the client is gone")
+        elif exchange.stream in self._sent:
+            self._cancel(exchange, "client_gone")
+            del self._sent[exchange.stream]
+            self._try_failed(exchange, 499, "DC")
+            self._give_up(exchange, 499, "DC", "client_gone", "the client is gone")
+        elif self._parking.remove(exchange):
+            self._give_up(exchange, 499, "DC", "client_gone", "the client is gone")
+
+    def _cancel(self, exchange: Exchange, code: str) -> None:
+        """Tell the instance that nobody waits for the answer to this try."""
+        refusal = Refusal(True, 499, "DC", code, "nobody waits for the answer any more")
+        self._emitter(exchange)(Kind.RESET, encode_refusal(refusal))
 
     # -- waiting for discovery ---------------------------------------------------------------------
 
@@ -196,7 +282,7 @@ class Outbound:
         except FrameError:
             self.bad_frames += 1
             return
-        exchange = self._sent.get(stream)
+        exchange = self._sent.get(stream) or self._begun.get(stream)
         if exchange is None:
             self.late_replies += 1
             return
@@ -219,12 +305,14 @@ class Outbound:
         except RemoteProtocolError as error:
             # Sealed by the instance itself, and still not what an agent writes: nothing better will come.
             self.bad_frames += 1
-            del self._sent[stream]
+            self._sent.pop(stream, None)
             message = f"instance {endpoint.instance} answered what cannot be read: {error}"
             self._failed(exchange, Outcome.UNKNOWN, 502, "DPE", "malformed_response", message)
 
     def _opened(self, kind: int, exchange: Exchange, endpoint: Endpoint, plaintext: bytes) -> None:
-        if kind == Kind.RESPONSE:
+        if exchange.download is not None:
+            self._opened_later(kind, exchange, plaintext)
+        elif kind == Kind.RESPONSE:
             response = decode_response(plaintext)
             del self._sent[exchange.stream]
             endpoint.active -= 1
@@ -237,14 +325,41 @@ class Outbound:
             self._failed(exchange, outcome, refusal.status, refusal.flags, refusal.code, refusal.message)
         elif kind == Kind.PROBE_RESULT:
             self._probed(exchange, decode_probe_result(plaintext))
+        elif kind == Kind.RESPONSE_OPENING:
+            self._streams.begin(exchange, plaintext)
+            del self._sent[exchange.stream]
+            self._stream_ticker.wake()
+        elif kind == Kind.CREDIT and exchange.upload is not None:
+            exchange.upload.grant(decode_credit(plaintext))
+        elif kind == Kind.INTERIM:
+            exchange.request.interim(*decode_interim(plaintext))
         else:
             self.bad_frames += 1
+
+    def _opened_later(self, kind: int, exchange: Exchange, plaintext: bytes) -> None:
+        """Take a frame that belongs to a response which has begun."""
+        if kind != Kind.PROBE_RESULT:
+            self._streams.take(kind, exchange, plaintext)
+        elif decode_probe_result(plaintext) is not ProbeState.AT_WORK:
+            self._streams.break_off(exchange, "UF", "response_lost", "its end was lost on the bus")
+
+    def _stream_over(self, exchange: Exchange, status: int, flags: str, size: int) -> None:
+        """A response in parts has ended, in whatever way."""
+        if exchange.endpoint is not None:
+            exchange.endpoint.active -= 1
+        if exchange.upload is not None:
+            exchange.upload.stop()
+        exchange.request.exchange = None
+        self._observer.end_try(exchange, status, flags)
+        self._observer.end_request(exchange, status, flags, size)
+        self.active -= 1
 
     def _nobody_listens(self, tail: bytes) -> None:
         """The bus itself answered: the instance's agent is gone."""
         probe = tail[:1] == b"p"
         digits = tail[1:] if probe else tail
-        exchange = self._sent.get(int(digits)) if digits.isdigit() else None
+        stream = int(digits) if digits.isdigit() and len(digits) < 20 else 0
+        exchange = self._sent.get(stream) or self._begun.get(stream)
         if exchange is None or exchange.endpoint is None:
             return
         endpoint = exchange.endpoint
@@ -273,6 +388,7 @@ class Outbound:
             if exchange.doubt is None:
                 del self._sent[exchange.stream]
                 self._failed(exchange, Outcome.UNKNOWN, 503, "UF", code, message)
+        self._streams.fail_all(endpoint, code, message)
 
     def _session_unknown(
         self, exchange: Exchange, endpoint: Endpoint, session: Session, *, probe: bool
@@ -287,7 +403,9 @@ class Outbound:
             self._renew_session(endpoint)
             self._upstreams.changed(endpoint.service)
         message = f"instance {endpoint.instance} has restarted"
-        if not probe:
+        if exchange.download is not None:
+            self._streams.break_off(exchange, "UF", "unknown_session", message)
+        elif not probe:
             self._not_delivered(exchange, "unknown_session", message)
         elif exchange.doubt is None:
             del self._sent[exchange.stream]
@@ -295,6 +413,9 @@ class Outbound:
 
     def _respond(self, exchange: Exchange, response: WireResponse) -> None:
         status, reason, headers, body, declared = response
+        if exchange.upload is not None:
+            exchange.upload.stop()
+        exchange.request.exchange = None
         exchange.request.respond(status, reason, exchange.response_block(headers), body, declared)
         self._observer.end_request(exchange, status, "", len(body))
         self.active -= 1
@@ -303,18 +424,25 @@ class Outbound:
         self, exchange: Exchange, outcome: Outcome, status: int, flags: str, code: str, message: str
     ) -> None:
         """A try failed: make another if that is safe, else tell the application."""
+        self._try_failed(exchange, status, flags)
+        wanted = time.monotonic() < exchange.deadline and not exchange.request.abandoned
+        again = wanted and may_retry(outcome, exchange.request.head.method, len(exchange.tried))
+        if again and exchange.repeatable:
+            self._try(exchange)
+        else:
+            self._give_up(exchange, status, flags, code, message)
+
+    def _try_failed(self, exchange: Exchange, status: int, flags: str) -> None:
         endpoint = exchange.endpoint
         if endpoint is not None:
             endpoint.active -= 1
             exchange.try_ended(endpoint)
             self._observer.end_try(exchange, status, flags)
-        wanted = time.monotonic() < exchange.deadline and not exchange.request.abandoned
-        if wanted and may_retry(outcome, exchange.request.head.method, len(exchange.tried)):
-            self._try(exchange)
-        else:
-            self._give_up(exchange, status, flags, code, message)
 
     def _give_up(self, exchange: Exchange, status: int, flags: str, code: str, message: str) -> None:
+        if exchange.upload is not None:
+            exchange.upload.stop()
+        exchange.request.exchange = None
         answer = Answer(status, flags, code, message, str(exchange.service), exchange.instance)
         exchange.request.answer(answer)
         self._observer.end_request(exchange, status, flags, 0)
@@ -334,12 +462,17 @@ class Outbound:
         self._flight.settle()
         return bool(self._sent or self._parking)
 
+    def _tick_streams(self, now: float) -> bool:
+        self._prober.look_after(list(self._streams.tick(now)), self._begun, now)
+        return bool(self._begun)
+
     def _ends(self, exchange: Exchange, now: float) -> bool:
         """End a request whose time is up, or that is believed lost; say whether it has ended or is young."""
         stream = exchange.stream
         if stream not in self._sent:
             return True
         if now >= exchange.deadline:
+            self._cancel(exchange, "timeout")
             del self._sent[stream]
             message = f"no response from {exchange.instance} within {exchange.allowed:g} s"
             self._failed(exchange, Outcome.UNKNOWN, 504, "UT", "timeout", message)
@@ -385,11 +518,14 @@ class Outbound:
             self._failed(
                 exchange, Outcome.UNKNOWN, 503, "UF", "bus_unavailable", "the connection to the bus was lost"
             )
+        for exchange in list(self._begun.values()):
+            self._streams.break_off(exchange, "UF", "bus_unavailable", "the connection to the bus was lost")
 
     def statistics(self) -> dict[str, int]:
         return {
             "active": self.active,
             "in_flight": len(self._sent),
+            "streams": len(self._begun),
             "waiting": len(self._parking),
             "late_replies": self.late_replies,
             "bad_frames": self.bad_frames,

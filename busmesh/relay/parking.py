@@ -48,6 +48,10 @@ class Parking:
             ]
         )
 
+    def remove(self, exchange: Exchange) -> bool:
+        """Take out one; False if it does not wait here."""
+        return bool(self._take([x for x in self._waiting if x is exchange]))
+
     def leave_all(self) -> list[Exchange]:
         """Take out everyone: there is nothing to wait for any more."""
         return self._take(list(self._waiting))

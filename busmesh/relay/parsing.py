@@ -18,6 +18,7 @@ from busmesh.relay.answers import Answer
 from busmesh.relay.lines import without, without_disguised
 from busmesh.relay.refusals import Limits, bad
 from busmesh.wire.http import HOP_BY_HOP, OWN_PREFIX, TOKEN
+from busmesh.wire.stream import NOT_IN_TRAILERS, Opening
 
 
 class Sink(Protocol):
@@ -26,11 +27,14 @@ class Sink(Protocol):
     def begun(self) -> None:
         """A request has begun."""
 
-    def proceed(self) -> None:
-        """The client waits for ``100 Continue`` before it sends its body."""
-
     def parsed(self, request: ParsedRequest) -> None:
-        """A request is whole."""
+        """A request is whole, or it is ``open``: more of its body follows."""
+
+    def body(self, data: bytes) -> None:
+        """More of the open request's body; after an upgrade, whatever the client sends."""
+
+    def ended(self, trailers: bytes) -> None:
+        """The open request's body is whole."""
 
     def tunnelled(self) -> None:
         """A CONNECT is to be granted: requests follow as if the client had come here directly."""
@@ -40,17 +44,28 @@ class Sink(Protocol):
 
 
 class ParsedRequest:
-    """One whole request.
+    """One request.
 
     Attributes:
         authority: what the request is addressed to, from the URL or ``Host``.
+        body: as much of the body as has come; all of it, unless there is an ``opening``.
         keep_alive: whether the client may send another request on this connection.
         http10: the client speaks HTTP/1.0, which closes unless the answer says that it does not.
         traceparent: the value of that header, which is not among those of ``head``.
         tracestate: whether the head has that header.
+        opening: what is known of the rest of the body, None if there is none.
     """
 
-    __slots__ = ("authority", "body", "head", "http10", "keep_alive", "traceparent", "tracestate")
+    __slots__ = (
+        "authority",
+        "body",
+        "head",
+        "http10",
+        "keep_alive",
+        "opening",
+        "traceparent",
+        "tracestate",
+    )
 
     def __init__(
         self,
@@ -61,6 +76,7 @@ class ParsedRequest:
         body: bytes,
         keep_alive: bool,
         http10: bool,
+        opening: Opening | None = None,
     ) -> None:
         self.head = head
         self.authority = authority
@@ -69,6 +85,7 @@ class ParsedRequest:
         self.body = body
         self.keep_alive = keep_alive
         self.http10 = http10
+        self.opening = opening
 
 
 class _Stop(Exception):
@@ -79,9 +96,11 @@ _ABSOLUTE = re.compile(rb"(?i:http)://([^/?#@]*)(.*)", re.DOTALL)
 #: Visible ASCII and UTF-8 bytes; no fragment, blank or control character (RFC 9112 section 3.2).
 _TARGET = re.compile(rb"/[\x21\x22\x24-\x7e\x80-\xff]*")
 _TOKEN = re.compile(TOKEN)
-
-
 _DIGITS = re.compile(rb"[0-9]{1,19}")
+#: One protocol, as WebSocket's clients write it; a list is a choice that nobody needs.
+_PROTOCOL = re.compile(TOKEN + rb"(?:/" + TOKEN + rb")?")
+#: What is an offer to speak another HTTP, not a wish: ignoring it is an answer (RFC 9110 section 7.8).
+_IGNORED_PROTOCOLS = (b"h2c", b"h2", b"http/2.0", b"tls/1.0")
 #: Names that ``Connection`` may not take out of a request: routing, identity and trace depend on them.
 _NOT_NOMINABLE = frozenset((b"host", b"authorization", b"cookie", b"traceparent", b"tracestate", b"baggage"))
 
@@ -113,13 +132,21 @@ class RequestParser:
         self._limits = limits
         self._parser = httptools.HttpRequestParser(self)
         self._fed = 0
-        self._reset()
         self.in_message = False
         self.failed = False
+        #: The body of the request under way is passed on while it comes.
+        self._opened = False
+        self._expects = False
+        #: The client has asked for another protocol: what follows is not HTTP.
+        self.switched = False
+        self._reset()
 
     def feed(self, data: bytes) -> None:
         """Take bytes of the client."""
         if self.failed:
+            return
+        if self.switched:
+            self._sink.body(data)
             return
         self._fed = len(data)
         self._unparsed += self._fed
@@ -128,15 +155,35 @@ class RequestParser:
             try:
                 self._parser.feed_data(rest)
             except httptools.HttpParserUpgrade as end:
-                # After a CONNECT or an ignored upgrade requests follow: nothing that llhttp would go on with.
-                self._parser = httptools.HttpRequestParser(self)
-                rest = memoryview(rest)[end.args[0] :]
+                rest = self._after_upgrade(memoryview(rest)[end.args[0] :])
                 continue
             except httptools.HttpParserError as error:
                 self._refuse(bad(400, "malformed_request", str(error) or type(error).__name__))
             break
-        if self.in_message:
+        if self.in_message and not self.failed:
             self._watch_size()
+            if not self._in_head and not self.failed:
+                self._pass_on()
+
+    def _after_upgrade(self, rest: memoryview) -> memoryview:
+        """Settle what follows a request after which llhttp does not go on; return what is to be parsed."""
+        if self.switched:
+            if rest:
+                self._sink.body(bytes(rest))
+            return rest[:0]
+        # After a CONNECT or an ignored upgrade requests follow.
+        self._parser = httptools.HttpRequestParser(self)
+        return rest
+
+    def _pass_on(self) -> None:
+        """Give away what came of a body that does not have to be awaited."""
+        if self._opened:
+            if self._body:
+                self._sink.body(self._take_body())
+        elif self._expects or not 0 <= self._length <= self._limits.whole:
+            self._opened = True
+            length = self._length if self._length >= 0 else None
+            self._sink.parsed(self._request(Opening(length, self._expects)))
 
     def _watch_size(self) -> None:
         """Bound what an incomplete request makes httptools and us keep; its body has a bound of its own."""
@@ -156,12 +203,19 @@ class RequestParser:
 
     def late(self) -> None:
         """Hear that the request under way takes too long."""
-        self._refuse(bad(408, "request_timeout", "the request did not arrive in time"))
+        if self.in_body:
+            self._refuse(refusals.body_too_slow(self._limits))
+        else:
+            self._refuse(bad(408, "request_timeout", "the request did not arrive in time"))
+
+    def stop(self) -> None:
+        """Take nothing more: the connection is at its end."""
+        self.failed = True
 
     @property
-    def awaits_continue(self) -> bool:
-        """True while the client of the request under way waits for ``100 Continue`` (RFC 9110 10.1.1)."""
-        return self._expects and not self._in_head and not self._http10
+    def in_body(self) -> bool:
+        """True while the body of a request is on its way to where it goes."""
+        return self._opened and self.in_message
 
     def _refuse(self, answer: Answer) -> None:
         if not self.failed:
@@ -177,9 +231,12 @@ class RequestParser:
         self._nominated: bytes = b""
         self._traceparent: bytes | None = None
         self._tracestate = False
-        self._chunked = self._expects = self._tunnel = self._http10 = False
+        self._chunked = self._tunnel = self._http10 = False
+        self._expects = False
+        self._opened = False
+        self._trailers: list[bytes] = []
         self._upgrade = b""
-        self._length = -1
+        self._length: int = -1
         self._count = 0
         self._body: list[bytes] = []
         self._body_size = 0
@@ -199,10 +256,12 @@ class RequestParser:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_head:  # a trailer: nothing in it may pass for a header
-            return
         self._count += 1
         lower = name.lower()
+        if not self._in_head:  # a trailer: nothing in it may pass for a header
+            if lower not in _SPECIAL and lower not in NOT_IN_TRAILERS and lower[:10] != OWN_PREFIX:
+                self._trailers += (name, b": ", value, b"\r\n")
+            return
         special = _SPECIAL.get(lower)
         if special is None:
             if lower[:10] != OWN_PREFIX:
@@ -232,7 +291,7 @@ class RequestParser:
                 return bad(501, "bad_transfer_encoding", "the only transfer-encoding understood is chunked")
             self._chunked = True
         elif special is _UPGRADE:
-            self._upgrade = value.lower()
+            self._upgrade = b"," if self._upgrade else value  # of two, neither
         elif special is _EXPECT:
             self._expects = value.lower() == b"100-continue"
             if not self._expects:
@@ -245,8 +304,8 @@ class RequestParser:
         if failure is not None:
             self._refuse(failure)  # at once: the next request in these bytes must not take this one's place
             raise _Stop
-        if self._expects and self.awaits_continue:
-            self._sink.proceed()
+        if self._nominated and self._nominated.lower() not in (b"keep-alive", b"close"):
+            self._drop_nominated()
 
     def _judge_head(self) -> Answer | None:
         limits = self._limits
@@ -259,19 +318,27 @@ class RequestParser:
             if version != "1.0":
                 return bad(505, "bad_version", "this agent speaks HTTP/1.1")
             self._http10 = True
-        if self._upgrade and self._parser.should_upgrade() and not self._may_ignore_upgrade():
+            self._expects = False  # RFC 9110 section 10.1.1
+        if self._upgrade and self._parser.should_upgrade() and not self._may_upgrade():
             return refusals.no_upgrade()
         if len(self._hosts) != 1 and not (self._http10 and not self._hosts and self._url[:1] != b"/"):
             return bad(400, "bad_host", "a request carries exactly one Host header")
         if self._chunked and (self._http10 or self._length >= 0):
             return bad(400, "ambiguous_length", "transfer-encoding with content-length or in HTTP/1.0")
-        if self._length > limits.body:
+        if limits.body is not None and self._length > limits.body:
             return refusals.body_too_large(self._limits)
         return self._resolve_target()
 
-    def _may_ignore_upgrade(self) -> bool:
-        """HTTP/2 is offered, not demanded (RFC 9110 section 7.8); but llhttp would take no body then."""
-        return self._upgrade == b"h2c" and not self._chunked and self._length <= 0
+    def _may_upgrade(self) -> bool:
+        """Settle what becomes of an upgrade; llhttp takes no body with one, so there must be none."""
+        if self._chunked or self._length > 0 or self._parser.get_method() == b"CONNECT":
+            return False
+        if self._upgrade.lower() in _IGNORED_PROTOCOLS:
+            return True
+        if self._http10 or not self._limits.upgrades or _PROTOCOL.fullmatch(self._upgrade) is None:
+            return False
+        self.switched = True
+        return True
 
     def _head_size(self) -> int:
         return len(self._url) + sum(map(len, self._lines))
@@ -318,7 +385,7 @@ class RequestParser:
     def on_body(self, body: bytes) -> None:
         self._unparsed = 0
         self._body_size += len(body)
-        if self._body_size > self._limits.body:
+        if self._limits.body is not None and self._body_size > self._limits.body:
             self._refuse(refusals.body_too_large(self._limits))
             raise _Stop
         self._body.append(body)
@@ -328,24 +395,36 @@ class RequestParser:
         self._unparsed = 0
         if self._tunnel:
             self._sink.tunnelled()
-            return
-        if self._nominated and self._nominated.lower() not in (b"keep-alive", b"close"):
-            self._drop_nominated()
+        elif self.switched:
+            self._sink.parsed(self._request(Opening(upgrade=self._upgrade)))
+        elif self._opened:
+            if self._body:
+                self._sink.body(self._take_body())
+            self._sink.ended(b"".join(self._trailers))
+        elif self._trailers:
+            self._sink.parsed(self._request(Opening()))
+            self._sink.ended(b"".join(self._trailers))
+        else:
+            self._sink.parsed(self._request(None))
+
+    def _request(self, opening: Opening | None) -> ParsedRequest:
         block = b"".join(self._lines)
         if b"_" in block:
             block = b"".join(without_disguised(self._lines, _SPECIAL))
-        body = self._body
-        self._sink.parsed(
-            ParsedRequest(
-                RequestHead.from_block(self._parser.get_method(), self._url, block),
-                self._authority,
-                self._traceparent,
-                self._tracestate,
-                b"" if not body else body[0] if len(body) == 1 else b"".join(body),
-                self._parser.should_keep_alive(),
-                self._http10,
-            )
+        return ParsedRequest(
+            RequestHead.from_block(self._parser.get_method(), self._url, block),
+            self._authority,
+            self._traceparent,
+            self._tracestate,
+            self._take_body(),
+            self._parser.should_keep_alive(),
+            self._http10,
+            opening,
         )
+
+    def _take_body(self) -> bytes:
+        body, self._body = self._body, []
+        return b"" if not body else body[0] if len(body) == 1 else b"".join(body)
 
     def _drop_nominated(self) -> None:
         """Take out the headers that ``Connection`` declares to be for this hop (RFC 9110 section 7.6.1)."""

@@ -42,6 +42,18 @@ class Kind(IntEnum):
     #: "What became of my request?", asked when an answer is slow.
     PROBE = 4
     PROBE_RESULT = 5
+    #: A request or response whose body follows in DATA frames (:mod:`busmesh.wire.stream`).
+    REQUEST_OPENING = 6
+    RESPONSE_OPENING = 7
+    #: A 1xx response; the final one follows.
+    INTERIM = 8
+    DATA = 9
+    #: The body is whole.
+    END = 10
+    #: The stream is broken off, by either side; nothing follows.
+    RESET = 11
+    #: How much of the body its receiver takes.
+    CREDIT = 12
     #: Not sealed, for its sender has no key: "I know no such session; shake hands again".
     UNKNOWN_SESSION = 0x80
 

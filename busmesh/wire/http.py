@@ -14,11 +14,17 @@ from typing import NamedTuple
 
 from busmesh.errors import RemoteProtocolError
 
-#: deadline (ms of the session's clock), attempt, sizes of method, target and header block.
-_REQUEST = struct.Struct("!IBBHI")
+#: deadline (ms of the session's clock), flags, attempt, sizes of method, target and header block.
+_REQUEST = struct.Struct("!IBBBHI")
+_UNTIL_THE_END = 1
 #: status, sizes of reason and header block, length that a HEAD or 304 response declares without sending it.
 _RESPONSE = struct.Struct("!HBIQ")
 _NOT_DECLARED = (1 << 64) - 1
+#: Statuses of responses that end a request, of those that come before (RFC 9110 section 15.2), and of the one
+#: after which the connection speaks another protocol.
+FINAL = range(200, 600)
+INTERIM = range(100, 104)
+SWITCHING = range(101, 102)
 #: processed or not, status, sizes of flags and code.
 _REFUSAL = struct.Struct("!BHBB")
 
@@ -63,7 +69,10 @@ _REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
 
 class WireRequest(NamedTuple):
-    """A request as the receiving agent reads it from a frame."""
+    """A request as the receiving agent reads it from a frame.
+
+    The deadline is that of the response's beginning, or of its end if ``until_the_end`` is set.
+    """
 
     deadline_ms: int
     attempt: int
@@ -71,6 +80,7 @@ class WireRequest(NamedTuple):
     target: bytes
     headers: bytes
     body: bytes
+    until_the_end: bool = False
 
 
 class WireResponse(NamedTuple):
@@ -113,10 +123,16 @@ def check_headers(block: bytes) -> None:
 
 
 def encode_request(
-    deadline_ms: int, attempt: int, method: bytes, target: bytes, headers: bytes, body: bytes
+    deadline_ms: int,
+    attempt: int,
+    method: bytes,
+    target: bytes,
+    headers: bytes,
+    body: bytes,
+    until_the_end: bool = False,
 ) -> bytes:
     return b"%b%b%b%b%b" % (
-        _REQUEST.pack(deadline_ms, attempt, len(method), len(target), len(headers)),
+        _REQUEST.pack(deadline_ms, until_the_end, attempt, len(method), len(target), len(headers)),
         method,
         target,
         headers,
@@ -131,7 +147,7 @@ def decode_request(data: bytes) -> WireRequest:
         RemoteProtocolError: sizes that do not fit, or parts that are no HTTP.
     """
     try:
-        deadline_ms, attempt, method_size, target_size, headers_size = _REQUEST.unpack_from(data)
+        deadline_ms, flags, attempt, method_size, target_size, headers_size = _REQUEST.unpack_from(data)
     except struct.error:
         raise RemoteProtocolError("a request shorter than its fields") from None
     method_end = _REQUEST.size + method_size
@@ -144,7 +160,8 @@ def decode_request(data: bytes) -> WireRequest:
     if _METHOD.fullmatch(method) is None or _TARGET.fullmatch(target) is None:
         raise RemoteProtocolError("a request line that no agent writes")
     check_headers(headers)
-    return WireRequest(deadline_ms, attempt, method, target, headers, data[headers_end:])
+    until_the_end = bool(flags & _UNTIL_THE_END)
+    return WireRequest(deadline_ms, attempt, method, target, headers, data[headers_end:], until_the_end)
 
 
 def encode_response(
@@ -156,8 +173,8 @@ def encode_response(
     return b"%b%b%b%b" % (fields, reason, headers, body)
 
 
-def decode_response(data: bytes) -> WireResponse:
-    """Read and check a response.
+def decode_response(data: bytes, statuses: range = FINAL) -> WireResponse:
+    """Read and check a response with one of ``statuses``.
 
     Raises:
         RemoteProtocolError: sizes that do not fit, or parts that are no HTTP.
@@ -168,7 +185,7 @@ def decode_response(data: bytes) -> WireResponse:
         raise RemoteProtocolError("a response shorter than its fields") from None
     reason_end = _RESPONSE.size + reason_size
     headers_end = reason_end + headers_size
-    if headers_end > len(data) or not 200 <= status <= 599:
+    if headers_end > len(data) or status not in statuses:
         raise RemoteProtocolError("a response whose fields do not fit")
     reason, headers = data[_RESPONSE.size : reason_end], data[reason_end:headers_end]
     if _REASON.fullmatch(reason) is None:

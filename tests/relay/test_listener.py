@@ -11,7 +11,8 @@ import pytest
 import uvloop
 
 from busmesh.relay.answers import Answer
-from busmesh.relay.listener import LINGER_S, Connection, Listener, Request
+from busmesh.relay.clientconnection import LINGER_S
+from busmesh.relay.listener import Connection, Listener, Request
 from busmesh.relay.refusals import Limits
 from tests.relay.transcript import request
 from tests.relay.wires import FakeTransport, Response, responses

@@ -5,6 +5,7 @@ from __future__ import annotations
 from busmesh.relay.answers import Answer
 from busmesh.relay.parsing import ParsedRequest, RequestParser
 from busmesh.relay.refusals import Limits
+from busmesh.wire.stream import Opening
 
 
 class Transcript:
@@ -18,15 +19,19 @@ class Transcript:
     def begun(self) -> None:
         """Needed by timeouts only."""
 
-    def proceed(self) -> None:
-        self.lines.append("100 Continue")
-
     def parsed(self, request: ParsedRequest) -> None:
         self.requests.append(request)
         head = request.head
         line = b"%b %b for %b" % (head.method, head.target, request.authority)
         size = f" with {len(request.body)} bytes" if request.body else ""
-        self.lines.append(line.decode("latin-1") + size)
+        opening = "" if request.opening is None else f" opening {_said(request.opening)}"
+        self.lines.append(line.decode("latin-1") + size + opening)
+
+    def body(self, data: bytes) -> None:
+        self.lines.append(f"{len(data)} bytes")
+
+    def ended(self, trailers: bytes) -> None:
+        self.lines.append(f"end {trailers.decode('latin-1')}".strip())
 
     def tunnelled(self) -> None:
         self.lines.append("tunnel")
@@ -34,6 +39,13 @@ class Transcript:
     def refused(self, answer: Answer) -> None:
         self.refusals.append(answer)
         self.lines.append(f"refused: {answer.status} {answer.code}")
+
+
+def _said(opening: Opening) -> str:
+    if opening.upgrade:
+        return opening.upgrade.decode()
+    length = "any" if opening.length is None else str(opening.length)
+    return f"{length} expecting" if opening.expects else length
 
 
 def parse(*pieces: bytes, limits: Limits | None = None, end: bool = False) -> Transcript:

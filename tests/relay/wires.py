@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 HIGH_WATER = 64 * 1024
@@ -30,6 +31,12 @@ class FakeTransport:
             before, self.unread = self.unread, self.unread + len(data)
             if before <= HIGH_WATER < self.unread:
                 self.protocol.pause_writing()
+
+    def writelines(self, pieces: Iterable[bytes]) -> None:
+        self.write(b"".join(pieces))
+
+    def get_extra_info(self, name: str) -> None:
+        """There is no socket."""
 
     def take(self, size: int | None = None) -> None:
         """The peer reads so much of what it has left unread; all of it unblocks it."""

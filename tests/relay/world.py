@@ -21,13 +21,14 @@ from busmesh.names import ServiceName, SpiffeId, Subjects
 from busmesh.policy.snapshot import Snapshot
 from busmesh.relay import inbound as inbound_module
 from busmesh.relay import outbound as outbound_module
-from busmesh.relay.appconnection import AppFailure, AppResponse, Call
+from busmesh.relay.call import AppFailure, AppResponse, Call
 from busmesh.relay.application import Application
 from busmesh.relay.exchange import Exchange
-from busmesh.relay.inbound import Inbound, Work
+from busmesh.relay.inbound import Inbound
 from busmesh.relay.listener import Connection, Listener
 from busmesh.relay.outbound import Outbound
 from busmesh.relay.upstream import Endpoint, Knowledge, Upstreams
+from busmesh.relay.work import Work
 from busmesh.wire.frame import Session
 from tests.relay.transcript import request
 from tests.relay.wires import FakeTransport, Response, responses
@@ -89,9 +90,18 @@ class FakeBus:
         self.log: list[Message] = []
         self.handlers: dict[bytes, Callable[[bytes, bytes, bytes, bytes], None]] = {}
         self.watchers: list[Callable[[bool], None]] = []
+        self.writers: list[Callable[[], None]] = []
 
     def on_connection(self, watcher: Callable[[bool], None]) -> None:
         self.watchers.append(watcher)
+
+    def on_writable(self, writer: Callable[[], None]) -> None:
+        self.writers.append(writer)
+
+    def set_congested(self, congested: bool) -> None:
+        self.congested = congested
+        for writer in self.writers if not congested else ():
+            writer()
 
     def set_connected(self, standing: bool) -> None:
         self.connected = standing
@@ -267,7 +277,7 @@ class World:
             rng=Random(2),
         )
         self.bus.handlers[f"{self.subjects.reply_prefix(ME)}*".encode()] = self.outbound.on_reply
-        self.listener = Listener(self.outbound.handle)
+        self.listener = Listener(self.outbound.handle, self.outbound.abandon)
 
     # -- what the members actor does -----------------------------------------------------------------
 
@@ -349,6 +359,7 @@ class World:
         assert self.outbound.statistics() | {"late_replies": 0, "bad_frames": 0} == {
             "active": 0,
             "in_flight": 0,
+            "streams": 0,
             "waiting": 0,
             "late_replies": 0,
             "bad_frames": 0,

@@ -1,0 +1,130 @@
+"""One request to the application, and what comes of it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from busmesh.relay.flow import Receiver
+from busmesh.wire.stream import Opening
+
+if TYPE_CHECKING:
+    from busmesh.relay.appconnection import AppConnection
+
+
+class AppResponse(NamedTuple):
+    """A whole response of the application; ``declared`` as in :class:`~busmesh.wire.http.WireResponse`."""
+
+    status: int
+    reason: bytes
+    headers: bytes
+    body: bytes
+    declared: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AppFailure:
+    """Why there is no response, and whether the application can have seen the request."""
+
+    processed: bool
+    code: str
+    message: str
+
+
+class Consumer(Protocol):
+    """Who takes a response that comes in parts: ``begin``, then exactly one of ``end`` and ``reset``."""
+
+    def interim(self, status: int, reason: bytes, headers: bytes) -> None:
+        """A 1xx response."""
+
+    def begin(self, response: AppResponse, opening: Opening) -> None:
+        """The head of the final response, with an empty body."""
+
+    def data(self, data: bytes) -> None:
+        """More of the body."""
+
+    def end(self, trailers: bytes) -> None:
+        """The body is whole; after an upgrade: the application sends nothing more."""
+
+    def reset(self, failure: AppFailure) -> None:
+        """The response breaks off."""
+
+
+class Call:
+    """One request to the application. ``done`` is called exactly once, unless the call is cancelled.
+
+    Args:
+        message: the request; with an ``opening``, its head and what there is of its body.
+        opening: what is known of a body that follows by :meth:`write` and :meth:`end`.
+        consumer: takes a response that is not whole at once, instead of ``done``.
+        upload: is told when the application does not keep up with the body.
+    """
+
+    __slots__ = (
+        "_early",
+        "cancelled",
+        "connection",
+        "consumer",
+        "done",
+        "finished",
+        "message",
+        "method",
+        "opening",
+        "queue",
+        "trailers",
+        "upload",
+    )
+
+    def __init__(
+        self,
+        method: bytes,
+        message: bytes,
+        done: Callable[[AppResponse | AppFailure], None],
+        *,
+        opening: Opening | None = None,
+        consumer: Consumer | None = None,
+        upload: Receiver | None = None,
+    ) -> None:
+        self.method = method
+        self.message = message
+        self.done = done
+        self.opening = opening
+        self.consumer = consumer
+        self.upload = upload
+        self.cancelled = False
+        #: The body of the request is whole.
+        self.finished = opening is None
+        self.trailers = b""
+        #: Where it is: at work on a connection, or waiting for one in a queue.
+        self.connection: AppConnection | None = None
+        self.queue: deque[Call] | None = None
+        self._early: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Send more of the request's body."""
+        if self.connection is not None:
+            self.connection.write(self, data)
+        else:
+            self._early.append(data)
+
+    def end(self, trailers: bytes) -> None:
+        """Send the end of the request's body."""
+        self.finished, self.trailers = True, trailers
+        if self.connection is not None:
+            self.connection.finish(self)
+
+    def take_early(self) -> list[bytes]:
+        """Return what was written before there was a connection."""
+        early, self._early = self._early, []
+        return early
+
+    def cancel(self) -> None:
+        """Nobody waits for the answer: tell the application so by closing its connection."""
+        self.cancelled = True
+        if self.connection is not None:
+            self.connection.abort()
+        elif self.queue is not None:
+            self.queue.remove(self)
+            self.queue = None

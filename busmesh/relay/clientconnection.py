@@ -1,0 +1,510 @@
+"""One connection of a local client: the requests waiting on it, and the responses written.
+
+At most one request is being served, the next ones wait in order. The body of a request may still be coming
+while it is served, and its response may come in parts; neither is kept here longer than it takes to pass on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from collections import deque
+from enum import IntFlag
+from typing import TYPE_CHECKING, Any
+
+from busmesh.errors import RemoteProtocolError
+from busmesh.relay.answers import Answer, reason_of
+from busmesh.relay.parsing import ParsedRequest, RequestParser
+from busmesh.relay.request import Request
+from busmesh.wire.stream import Opening
+
+if TYPE_CHECKING:
+    from busmesh.relay.listener import Listener
+
+log = logging.getLogger(__name__)
+
+#: After a refusal the client may still be sending; closing at once would reset the connection and lose the
+#: answer, so for so long what comes is read and dropped.
+LINGER_S = 2.0
+#: What a client may send after asking for another protocol, before the answer: nothing that is not kept here.
+MAX_EARLY = 64 * 1024
+#: A client that closed its half and then vanished has reset the connection by then.
+VANISHED_S = 0.01
+_RESET = struct.pack("ii", 1, 0)
+
+
+class _Tunnel:
+    """Takes a CONNECT's place in the queue; what is granted is only that requests may follow."""
+
+    __slots__ = ()
+
+
+class _Refused:
+    """Takes a bad request's place in the queue, so that earlier pipelined ones are answered first."""
+
+    __slots__ = ("answer",)
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+
+
+class _Framing(IntFlag):
+    """How the end of the response being written is known."""
+
+    NONE = 0  # no response is being written in parts
+    LENGTH = 1
+    CHUNKED = 2
+    CLOSE = 3
+    SWITCHED = 4
+
+
+class _Hold(IntFlag):
+    """Why nothing is read at present."""
+
+    NONE = 0
+    PIPELINE = 1
+    QUEUED = 2
+    FLOW = 4
+
+
+class Connection(asyncio.Protocol):
+    """One client connection."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._limits = listener.limits
+        self._parser = RequestParser(self, listener.limits)
+        self.transport: asyncio.Transport | None = None
+        self.deadline = 0.0
+        self._queue: deque[Request | _Tunnel | _Refused] = deque()
+        self._serving: Request | None = None
+        #: The request whose body is still coming; it may wait in the queue or be served.
+        self._arriving: Request | None = None
+        self._stepping = False
+        self._holds = _Hold.NONE
+        self._writable = True
+        self._unread = 0
+        self._closing = False
+        self._half_closed = False
+        self._framing = _Framing.NONE
+        self._remaining = 0
+        self._keep = True
+        #: Bytes read and written, and what they were at the last look at the rates.
+        self._came = self._wrote = 0
+        self._looked: tuple[float, int, int] = (0.0, 0, 0)
+
+    # -- connection events -----------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self._listener.connections.add(self)
+        self._rest()
+        if len(self._listener.connections) > self._limits.connections:
+            self.refused(
+                Answer(503, "UO", "too_many_connections", "this agent has too many connections open")
+            )
+            self._step()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self._queue.clear()
+        self._arriving = None
+        self._listener.connections.discard(self)
+        if self._serving is not None:
+            serving, self._serving = self._serving, None
+            self._listener.abandon(serving)
+
+    def eof_received(self) -> bool:
+        # A half-closed client may still read its answers.
+        self._half_closed = True
+        if self._framing is _Framing.SWITCHED:
+            arriving, self._arriving = self._arriving, None
+            if arriving is not None and arriving.upload is not None:
+                arriving.upload.end(b"")
+            return self._serving is not None
+        self._parser.end()
+        self._closing = True
+        self._step()
+        self._look_for_client()
+        return self.busy
+
+    def _look_for_client(self) -> None:
+        """Find out whether a client that closed its half is still there.
+
+        One that is gone has closed in the same way, and only writing tells: its system then resets the
+        connection. An interim response may be written to any HTTP/1.1 client (RFC 9110 section 15.2).
+        """
+        serving, transport = self._serving, self.transport
+        if serving is None or transport is None or serving.http10 or self._framing:
+            return
+        transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        asyncio.get_running_loop().call_later(VANISHED_S, self._cut_vanished)
+
+    def _cut_vanished(self) -> None:
+        if self.transport is not None:
+            sock = self.transport.get_extra_info("socket")
+            if sock is not None and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                self.transport.abort()
+
+    def pause_writing(self) -> None:
+        """Serve no more while the client does not read: what it asks for would pile up here."""
+        self._writable = False
+        self._look()
+        self.deadline = self._listener.now + self._limits.write_timeout
+        if self._serving is not None and self._serving.download is not None:
+            self._serving.download.pause()
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        if self._serving is not None and self._serving.download is not None:
+            self._serving.download.resume()
+        if not self._closing:
+            self._rest()
+        self._step()
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        self._came += len(data)
+        self._parser.feed(data)
+        self._step()
+        if self._arriving is not None and self._arriving is not self._serving:
+            self._hold(_Hold.QUEUED)
+
+    def _rest(self) -> None:
+        """Set the time by which the client has to do what comes next."""
+        if self._parser.in_body:
+            self._look()
+            self.deadline = self._listener.now + self._limits.rate_grace
+        elif self._parser.in_message:
+            self.deadline = self._listener.now + self._limits.header_timeout
+        else:
+            self.deadline = self._listener.now + self._limits.idle_timeout
+
+    def _hold(self, why: _Hold) -> None:
+        if self.transport is not None and not self._holds:
+            self.transport.pause_reading()
+        self._holds |= why
+
+    def _release(self, why: _Hold) -> None:
+        if self._holds:
+            self._holds &= ~why
+            if not self._holds and self.transport is not None:
+                if self._parser.in_body:
+                    self._look()  # it was we who did not read
+                self.transport.resume_reading()
+
+    def hold_flow(self, held: bool) -> None:
+        """Read nothing while whoever takes the body is behind."""
+        if held:
+            self._hold(_Hold.FLOW)
+        else:
+            self._release(_Hold.FLOW)
+
+    # -- what the parser found ---------------------------------------------------------------------
+
+    def begun(self) -> None:
+        self.deadline = self._listener.now + self._limits.header_timeout
+
+    def parsed(self, request: ParsedRequest) -> None:
+        made = Request(self, request)
+        if request.opening is not None:
+            self._arriving = made
+            self._look()
+            self.deadline = self._listener.now + self._limits.rate_grace
+        self._queue.append(made)
+        if len(self._queue) >= self._limits.pipelined:
+            self._hold(_Hold.PIPELINE)
+
+    def body(self, data: bytes) -> None:
+        request = self._arriving
+        if request is None:  # it was answered already
+            return
+        if request.upload is None or (request.upgrade and self._framing is not _Framing.SWITCHED):
+            request.body += data
+            if request.upgrade and len(request.body) > MAX_EARLY:
+                self._hold(_Hold.QUEUED)
+        else:
+            request.upload.write(data)
+
+    def ended(self, trailers: bytes) -> None:
+        request, self._arriving = self._arriving, None
+        if request is None:
+            return
+        if request.upload is None:
+            request.complete, request.trailers = True, trailers
+        else:
+            request.upload.end(trailers)
+
+    def tunnelled(self) -> None:
+        self._queue.append(_Tunnel())
+
+    def refused(self, answer: Answer) -> None:
+        self._listener.refused += 1
+        self._closing = True  # what follows on this connection is not trusted
+        arriving, self._arriving = self._arriving, None
+        if arriving is not None and arriving is self._serving:
+            begun = self._framing is not _Framing.NONE
+            self._serving = None
+            self._listener.abandon(arriving)
+            if begun:
+                self._cut()
+                return
+        elif arriving is not None and self._queue and self._queue[-1] is arriving:
+            self._queue.pop()
+        self._queue.append(_Refused(answer))
+
+    # -- serving ---------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        """Serve what waits, one request after the other; a handler may answer at once or later."""
+        if self._stepping:
+            return
+        self._stepping = True
+        try:
+            while self._queue and self._serving is None and self._writable and self.transport is not None:
+                item = self._queue.popleft()
+                if isinstance(item, Request):
+                    self._serve(item)
+                elif isinstance(item, _Tunnel):
+                    self.transport.write(b"HTTP/1.1 200 OK\r\n\r\n")
+                    self._rest()
+                else:
+                    self._queue.clear()
+                    self._refuse(item.answer)
+                    return
+        finally:
+            self._stepping = False
+        if self._holds & _Hold.PIPELINE and not self._queue:
+            self._release(_Hold.PIPELINE)
+        if self._closing and self._serving is None and not self._queue and self.transport is not None:
+            self.transport.close()
+
+    def _serve(self, request: Request) -> None:
+        self._serving = request
+        if self._holds & _Hold.QUEUED:
+            self._release(_Hold.QUEUED)
+        try:
+            self._listener.handle(request)
+        except Exception:
+            log.exception("a request could not be handled; this is a fault of the agent")
+            request.answer(Answer(500, "UF", "internal_error", "the agent failed; its log says more"))
+
+    def _refuse(self, answer: Answer) -> None:
+        """Answer a bad request and close, once the client had a chance to read it."""
+        transport = self.transport
+        if transport is None:
+            return
+        body = answer.body()
+        head = b"HTTP/1.1 %d %b\r\n%bcontent-length: %d\r\nconnection: close\r\n\r\n"
+        status = answer.status
+        transport.write(head % (status, reason_of(status), answer.headers(), len(body)) + body)
+        self._linger(transport)
+
+    def _linger(self, transport: asyncio.Transport) -> None:
+        """Close, but go on reading for a while: a client that still sends would lose its answer."""
+        self._closing = True
+        self._arriving = None
+        self._parser.stop()
+        if transport.can_write_eof():
+            transport.write_eof()
+            self.deadline = self._listener.now + LINGER_S
+            self._release(_Hold.PIPELINE | _Hold.QUEUED | _Hold.FLOW)
+        else:
+            transport.close()
+
+    def _cut(self) -> None:
+        """End with a reset, which no client takes for the end of a response."""
+        if self.transport is not None:
+            sock = self.transport.get_extra_info("socket")
+            if sock is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.transport.abort()
+
+    # -- responses -------------------------------------------------------------------------------
+
+    def write_response(
+        self, request: Request, status: int, reason: bytes, headers: bytes, body: bytes, declared: int | None
+    ) -> None:
+        transport = self.transport
+        if transport is None or self._serving is not request:
+            return
+        if status == 204:
+            length, body = b"", b""
+        elif status == 304 or request.head.method == b"HEAD":
+            length, body = b"content-length: %d\r\n" % declared if declared is not None else b"", b""
+        else:
+            length = b"content-length: %d\r\n" % len(body)
+        self._keep = self._may_keep(request) and self._arriving is not request
+        connection = self._connection_line(request)
+        transport.write(
+            b"HTTP/1.1 %d %b\r\n%b%b%b\r\n%b" % (status, reason, headers, length, connection, body)
+        )
+        self._wrote += len(body)
+        self._served(request, transport)
+
+    def write_interim(self, request: Request, status: int, reason: bytes, headers: bytes) -> None:
+        awaited = self._serving is request and not self._framing and not request.http10
+        if self.transport is not None and awaited:
+            self.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, headers))
+
+    def begin_response(
+        self, request: Request, status: int, reason: bytes, headers: bytes, opening: Opening
+    ) -> None:
+        transport = self.transport
+        if transport is None or self._serving is not request:
+            return
+        if status in (204, 304) or request.head.method == b"HEAD":
+            raise RemoteProtocolError("a body where none may be")
+        if opening.upgrade and opening.upgrade.lower() != request.upgrade.lower():
+            raise RemoteProtocolError("a switch to another protocol than the one asked for")
+        self._keep = self._may_keep(request)
+        length = b""
+        if opening.upgrade:
+            self._framing = _Framing.SWITCHED
+            length = b"connection: upgrade\r\nupgrade: %b\r\n" % opening.upgrade
+        elif opening.length is not None:
+            self._framing, self._remaining = _Framing.LENGTH, opening.length
+            length = b"content-length: %d\r\n" % opening.length
+        elif request.http10:
+            self._framing, self._keep = _Framing.CLOSE, False
+        else:
+            self._framing = _Framing.CHUNKED
+            length = b"transfer-encoding: chunked\r\n"
+        connection = b"" if opening.upgrade else self._connection_line(request)
+        transport.write(b"HTTP/1.1 %d %b\r\n%b%b%b\r\n" % (status, reason, headers, length, connection))
+        if opening.upgrade:
+            self._switch(request)
+
+    def _switch(self, request: Request) -> None:
+        """From here on the connection carries bytes; what the client sent early belongs to them."""
+        self._release(_Hold.QUEUED)
+        early, request.body = request.body, b""
+        if early and request.upload is not None:
+            request.upload.write(early)
+
+    def write_part(self, request: Request, data: bytes) -> None:
+        transport = self.transport
+        if transport is None or self._serving is not request:
+            return
+        self._wrote += len(data)
+        if self._framing is _Framing.CHUNKED:
+            transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
+            return
+        if self._framing is _Framing.LENGTH:
+            self._remaining -= len(data)
+            if self._remaining < 0:
+                raise RemoteProtocolError("more of a body than was declared")
+        transport.write(data)
+
+    def finish_response(self, request: Request, trailers: bytes) -> None:
+        transport = self.transport
+        if transport is None or self._serving is not request:
+            return
+        if self._framing is _Framing.SWITCHED:
+            if self._half_closed:
+                self._served(request, transport)
+            else:
+                transport.write_eof()
+            return
+        if self._framing is _Framing.LENGTH and self._remaining:
+            raise RemoteProtocolError("less of a body than was declared")
+        if self._framing is _Framing.CHUNKED:
+            transport.write(b"0\r\n%b\r\n" % trailers)
+        self._served(request, transport)
+
+    def break_off(self, request: Request) -> None:
+        """End a response that cannot be completed."""
+        if self._serving is request:
+            self._serving = None
+            self._cut()
+
+    def _may_keep(self, request: Request) -> bool:
+        return request.keep_alive and not self._listener.closing and not (self._closing and not self._queue)
+
+    def _connection_line(self, request: Request) -> bytes:
+        if not self._keep:
+            return b"connection: close\r\n"
+        return b"connection: keep-alive\r\n" if request.http10 else b""
+
+    def _served(self, request: Request, transport: asyncio.Transport) -> None:
+        """The response is written to its end: go on with the next request, or close."""
+        self._serving = None
+        switched = self._framing is _Framing.SWITCHED
+        self._framing = _Framing.NONE
+        if self._arriving is request and not switched:
+            self._queue.clear()
+            self._linger(transport)
+        elif not self._keep or switched or request.upgrade:
+            self._closing = True
+            self._queue.clear()
+            self.deadline = self._listener.now + self._limits.write_timeout
+            transport.close()
+        else:
+            if self._writable:
+                self._rest()
+            if self._queue or self._closing:
+                self._step()
+
+    @property
+    def busy(self) -> bool:
+        return self._serving is not None or bool(self._queue)
+
+    def close_if_idle(self) -> None:
+        if not self.busy and not self._parser.in_message and self.transport is not None:
+            self.transport.close()
+
+    # -- time ------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Begin to measure how fast the client sends and reads."""
+        self._looked = (self._listener.now, self._came, self._taken)
+
+    @property
+    def _taken(self) -> int:
+        """Bytes of responses that the client's system has taken."""
+        return self._wrote - (self.transport.get_write_buffer_size() if self.transport is not None else 0)
+
+    def expire(self) -> None:
+        """The deadline passed: cut a client that does not read, answer a slow one, close a resting one."""
+        transport = self.transport
+        if transport is None:
+            return
+        if self._serving is not None:
+            self._check_rates(transport)
+            return
+        unread = transport.get_write_buffer_size()
+        if unread and unread != self._unread:
+            self._unread = unread
+            self.deadline = self._listener.now + self._limits.write_timeout
+        elif unread or transport.is_closing():
+            transport.abort()
+        elif self._parser.in_message and not self._closing:
+            self._parser.late()
+            self._step()
+        else:
+            transport.close()
+
+    def _check_rates(self, transport: asyncio.Transport) -> None:
+        """Cut a client that reads its response, or sends its body, slower than is allowed."""
+        since, came, taken = self._looked
+        least = self._limits.min_rate * (self._listener.now - since)
+        if not self._writable and self._taken - taken < least:
+            self._cut()
+        elif (
+            self._arriving is self._serving
+            and self._parser.in_body
+            and not self._holds
+            and self._came - came < least
+        ):
+            self._parser.late()
+            self._step()
+        else:
+            self._look()
+            self.deadline = self._listener.now + self._limits.rate_grace
+
+    def __repr__(self) -> str:
+        state = "serving" if self._serving is not None else "resting"
+        return f"<Connection {state} waiting={len(self._queue)} framing={self._framing.name}>"

@@ -1,0 +1,117 @@
+"""One request of a local client on its way, and the way back to who sent it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from busmesh.relay.answers import Answer, reason_of
+from busmesh.relay.flow import Receiver
+from busmesh.relay.parsing import ParsedRequest
+from busmesh.relay.upload import Upload
+from busmesh.wire.stream import Opening
+
+if TYPE_CHECKING:
+    from busmesh.relay.clientconnection import Connection
+
+
+class Request:
+    """A request that is being served. As a flow's source it is its client's connection.
+
+    Attributes:
+        body: what has come of the body; all of it, unless there is an ``opening``.
+        complete: an open body has come to its end, before anybody asked for it.
+        upload: who takes the rest of the body, set by whoever serves the request.
+        download: what is told when the client does not keep up with the response.
+        exchange: what became of the request, for whoever serves it.
+    """
+
+    __slots__ = (
+        "authority",
+        "body",
+        "complete",
+        "connection",
+        "download",
+        "exchange",
+        "head",
+        "http10",
+        "keep_alive",
+        "opening",
+        "traceparent",
+        "tracestate",
+        "trailers",
+        "upload",
+    )
+
+    def __init__(self, connection: Connection, parsed: ParsedRequest) -> None:
+        self.connection = connection
+        self.head = parsed.head
+        self.authority = parsed.authority
+        self.traceparent = parsed.traceparent
+        self.tracestate = parsed.tracestate
+        self.body = parsed.body
+        self.keep_alive = parsed.keep_alive
+        self.http10 = parsed.http10
+        self.opening: Opening | None = parsed.opening
+        self.complete = False
+        self.trailers = b""
+        self.upload: Upload | None = None
+        self.download: Receiver | None = None
+        self.exchange: Any = None
+
+    @property
+    def abandoned(self) -> bool:
+        """True once the client is gone: nobody waits for the answer."""
+        return self.connection.transport is None
+
+    @property
+    def upgrade(self) -> bytes:
+        """The protocol that the client wants to switch to, if any."""
+        return self.opening.upgrade if self.opening is not None else b""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body that came."""
+        return self.upload.size if self.upload is not None else len(self.body)
+
+    def respond(
+        self, status: int, reason: bytes, headers: bytes, body: bytes, declared: int | None = None
+    ) -> None:
+        """Write a whole response; ``declared`` is the length that a HEAD or 304 names without sending it."""
+        self.connection.write_response(self, status, reason, headers, body, declared)
+
+    def answer(self, answer: Answer) -> None:
+        """Answer in the mesh's own name."""
+        self.respond(answer.status, reason_of(answer.status), answer.headers(), answer.body())
+
+    # -- a response that comes in parts ------------------------------------------------------------
+
+    def interim(self, status: int, reason: bytes, headers: bytes) -> None:
+        """Write a 1xx response."""
+        self.connection.write_interim(self, status, reason, headers)
+
+    def begin(self, status: int, reason: bytes, headers: bytes, opening: Opening) -> None:
+        """Write the head of a response whose body follows by :meth:`write` and :meth:`finish`.
+
+        Raises:
+            RemoteProtocolError: such a response has no body.
+        """
+        self.connection.begin_response(self, status, reason, headers, opening)
+
+    def write(self, data: bytes) -> None:
+        self.connection.write_part(self, data)
+
+    def finish(self, trailers: bytes) -> None:
+        """End the response, or this direction of a switched connection."""
+        self.connection.finish_response(self, trailers)
+
+    def break_off(self) -> None:
+        """Cut the connection in a way that no client takes for the response's end."""
+        self.connection.break_off(self)
+
+    # -- the source of the request's body -----------------------------------------------------------
+
+    def pause_reading(self) -> None:
+        self.connection.hold_flow(True)
+
+    def resume_reading(self) -> None:
+        self.connection.hold_flow(False)

@@ -1,0 +1,103 @@
+"""The body of a request that is sent while it comes, and sent again if its first receiver did not take it.
+
+What has come is kept for as long as another try may need it: up to :data:`KEPT` bytes in any case, and more
+until the receiver grants more, which it does when it hands the body on. So a request that an instance refuses
+is tried elsewhere whatever its size, and memory does not grow with the body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from busmesh.relay.flow import Emit, Gate, Sender, Source
+
+#: Bytes of a body that are kept after an instance has taken it (Envoy's and Linkerd's clients keep as much).
+KEPT = 64 * 1024
+
+
+class Upload:
+    """One request's body, through all tries.
+
+    Args:
+        first: what has come already.
+        source: is paused while nobody takes more.
+        gate: the bus.
+        chunk: bytes of one frame.
+        sent: called when the body has been sent to its end, once per try.
+
+    Attributes:
+        size: bytes that came.
+        complete: the body has come to its end.
+    """
+
+    __slots__ = ("_chunk", "_gate", "_kept", "_sender", "_sent", "_source", "_trailers", "complete", "size")
+
+    def __init__(
+        self, first: bytes, source: Source, gate: Gate, chunk: int, sent: Callable[[], None]
+    ) -> None:
+        self._kept: list[bytes] | None = [first]
+        self._source = source
+        self._gate = gate
+        self._chunk = chunk
+        self._sent = sent
+        self._sender: Sender | None = None
+        self._trailers = b""
+        self.complete = False
+        self.size = len(first)
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether another try can send the body from its beginning."""
+        return self._kept is not None
+
+    def begin(self, emit: Emit) -> bytes:
+        """Start a try; return what goes into the opening. :meth:`proceed` sends the rest behind it."""
+        assert self._kept is not None, "a body is sent again only if it is repeatable"
+        self.stop()
+        self._source.resume_reading()
+        sender = self._sender = Sender(emit, self._source, self._gate, self._chunk)
+        return sender.first(b"".join(self._kept))
+
+    def proceed(self) -> None:
+        if self.complete:
+            self.end(self._trailers)
+        elif self._sender is not None:
+            self._sender.flush()
+
+    def write(self, data: bytes) -> None:
+        """Take more of the body."""
+        self.size += len(data)
+        if self._kept is not None:
+            self._kept.append(data)
+        if self._sender is not None:
+            self._sender.write(data)
+
+    def end(self, trailers: bytes) -> None:
+        """Take the end of the body."""
+        self.complete = True
+        self._trailers = trailers
+        if self._sender is not None:
+            self._sender.end(trailers)
+            self._notice_end()
+
+    def grant(self, total: int) -> None:
+        """Hear that the instance has taken what came, and takes up to ``total`` bytes."""
+        if self.size > KEPT:
+            self._kept = None
+        if self._sender is not None:
+            self._sender.grant(total)
+            self._notice_end()
+
+    def _notice_end(self) -> None:
+        if self._sender is not None and self._sender.ended:
+            self._sent()
+
+    def stop(self) -> None:
+        """End the try: nothing more is sent."""
+        if self._sender is not None:
+            self._sender.close()
+            self._sender = None
+
+    def __repr__(self) -> str:
+        kept = "none" if self._kept is None else str(sum(map(len, self._kept)))
+        return f"<Upload came={self.size} kept={kept} complete={self.complete}>"

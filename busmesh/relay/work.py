@@ -1,0 +1,224 @@
+"""One request at the application, as its agent sees it: both bodies on their way, and what came of it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from busmesh.errors import RemoteProtocolError
+from busmesh.names import SpiffeId, Subjects
+from busmesh.relay.call import AppFailure, AppResponse, Call
+from busmesh.relay.flow import Receiver, Sender
+from busmesh.telemetry.series import RequestMetrics
+from busmesh.telemetry.spans import Span
+from busmesh.wire.frame import Kind, Session
+from busmesh.wire.http import Refusal, WireRequest, encode_refusal, encode_response
+from busmesh.wire.stream import Opening, encode_opening
+
+if TYPE_CHECKING:
+    from busmesh.relay.inbound import Inbound
+
+
+class Peer:
+    """A session with a caller, and what is prepared once for all its requests.
+
+    Attributes:
+        since: when the handshake was complete (monotonic seconds).
+        heard: when a frame of it was opened last, other than one whole request after the other.
+        gone: since when somebody says, unsealed, that the caller is gone; 0 if nobody does.
+    """
+
+    __slots__ = (
+        "certificate_line",
+        "gone",
+        "gone_head",
+        "heard",
+        "metrics",
+        "reply_head",
+        "session",
+        "since",
+    )
+
+    def __init__(self, session: Session, subjects: Subjects, me: SpiffeId, fingerprint: str) -> None:
+        self.session = session
+        self.since = self.heard = time.monotonic()
+        self.gone = 0.0
+        self.reply_head = b"PUB %b" % subjects.reply_prefix(session.peer.instance).encode()
+        #: Where the bus says that the caller is gone.
+        self.gone_head = f"{subjects.gone_prefix(me.instance)}{session.number:x}-".encode()
+        # As Envoy's x-forwarded-client-cert: who proved what to whom.
+        self.certificate_line = (
+            f"x-forwarded-client-cert: By={me};Hash={fingerprint};URI={session.peer}\r\n".encode()
+        )
+        self.metrics: RequestMetrics | None = None
+
+
+class Work:
+    """One request at the application. It consumes the response that comes in parts.
+
+    Attributes:
+        deadline: monotonic seconds; of the response's beginning, or of its end if the caller says so.
+        moved: when either body last got on, for a response in parts.
+        status: what went back.
+        flags: response flags; empty for the application's own response.
+        upload: the request's body, if it comes in parts.
+        download: the response's body, once it goes in parts.
+    """
+
+    __slots__ = (
+        "_inbound",
+        "call",
+        "deadline",
+        "download",
+        "flags",
+        "key",
+        "moved",
+        "opening",
+        "peer",
+        "request",
+        "span",
+        "started",
+        "status",
+        "stream",
+        "switched",
+        "upload",
+    )
+
+    def __init__(
+        self,
+        inbound: Inbound,
+        peer: Peer,
+        stream: int,
+        request: WireRequest,
+        opening: Opening | None,
+        *,
+        deadline: float,
+        started: float,
+    ) -> None:
+        self._inbound = inbound
+        self.key = (peer.session.number, stream)
+        self.peer = peer
+        self.stream = stream
+        self.request = request
+        self.opening = opening
+        self.deadline = deadline
+        self.started = self.moved = started
+        self.call: Call | None = None
+        self.span: Span | None = None
+        self.status = 0
+        self.flags = ""
+        self.switched = False
+        self.upload: Receiver | None = None
+        self.download: Sender | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the request's body that came."""
+        return self.upload.size if self.upload is not None else len(self.request.body)
+
+    def emit(self, kind: Kind, plaintext: bytes) -> None:
+        """Send a frame of this stream; the bus says if nobody gets it."""
+        self._inbound.send(self.peer, kind, self.stream, plaintext, tell_if_gone=True)
+
+    # -- what the caller sends -------------------------------------------------------------------
+
+    def take_data(self, number: int, data: bytes) -> None:
+        """Take a part of the request's body.
+
+        Raises:
+            RemoteProtocolError: a part is missing, or it is more than was granted or declared.
+        """
+        upload, call, opening = self.upload, self.call, self.opening
+        if upload is None or call is None or opening is None or call.finished:
+            raise RemoteProtocolError("a part of a body that has ended")
+        if opening.upgrade and not self.switched:
+            raise RemoteProtocolError("another protocol before it was switched to")
+        upload.data(number, len(data))
+        if opening.length is not None and upload.size > opening.length:
+            raise RemoteProtocolError("more of a body than was declared")
+        self.moved = time.monotonic()
+        call.write(data)
+        upload.placed()
+
+    def take_end(self, number: int, trailers: bytes) -> None:
+        """Take the end of the request's body.
+
+        Raises:
+            RemoteProtocolError: something is missing before it.
+        """
+        upload, call, opening = self.upload, self.call, self.opening
+        if upload is None or call is None or opening is None or call.finished:
+            raise RemoteProtocolError("a second end of a body")
+        upload.end(number)
+        if opening.length is not None and upload.size != opening.length:
+            raise RemoteProtocolError("less of a body than was declared")
+        call.end(trailers)
+        if self.switched and self.download is not None and self.download.ended:
+            self._inbound.over(self)
+
+    # -- what the application sends, in parts ----------------------------------------------------
+
+    def interim(self, status: int, reason: bytes, headers: bytes) -> None:
+        self.emit(Kind.INTERIM, encode_response(status, reason, headers, b""))
+
+    def begin(self, response: AppResponse, opening: Opening) -> None:
+        self.status = response.status
+        self.switched = bool(opening.upgrade)
+        self._inbound.begun(self)
+        head = encode_response(response.status, response.reason, response.headers, b"", None)
+        self.emit(Kind.RESPONSE_OPENING, encode_opening(opening, head))
+        source = self.call.connection if self.call is not None else None
+        assert source is not None, "a response comes over a connection"
+        self.download = Sender(self.emit, source, self._inbound.gate, self._inbound.chunk)
+
+    def data(self, data: bytes) -> None:
+        if self.download is not None:
+            self.moved = time.monotonic()
+            self.download.write(data)
+
+    def end(self, trailers: bytes) -> None:
+        if self.download is None:
+            return
+        self.download.detach()
+        self.download.end(trailers)
+        self._inbound.sent(self)
+
+    def grant(self, total: int) -> None:
+        """Hear how much of the response the caller takes."""
+        if self.download is not None:
+            self.moved = time.monotonic()
+            self.download.grant(total)
+            self._inbound.sent(self)
+
+    def reset(self, failure: AppFailure) -> None:
+        message = f"{self._inbound.instance}: {failure.message}"
+        self.break_off(Refusal(True, 502, "UF", failure.code, message))
+
+    # -- ends ------------------------------------------------------------------------------------
+
+    def break_off(self, refusal: Refusal) -> None:
+        """Tell the caller that no more comes of a response that has begun."""
+        self.emit(Kind.RESET, encode_refusal(refusal))
+        self.flags = refusal.flags
+        self._inbound.over(self)
+
+    def stop(self) -> None:
+        """Let go of everything: the application's connection is closed if it is at work."""
+        call, self.call = self.call, None
+        if call is not None and (call.connection is not None or call.queue is not None):
+            call.cancel()
+        if self.download is not None:
+            self.download.close()
+        if self.upload is not None:
+            self.upload.close()
+            self.upload = None
+
+
+class Observer(Protocol):
+    """Who hears of each request that came in: telemetry."""
+
+    def begin_inbound(self, work: Work) -> bytes:
+        """Return the header block for the application, with this hop's trace context in it."""
+
+    def end_inbound(self, work: Work, size: int) -> None:
+        """Hear that ``work.status`` and ``work.flags`` went back, with a body of ``size`` bytes."""
