@@ -14,3 +14,8 @@ EXACT = os.environ.get("BUSMESH_BARS") == "exact"
 def bar(seconds: float) -> float:
     """Return the seconds that an assertion grants where ``seconds`` are promised."""
     return seconds if EXACT else 4 * seconds
+
+
+def times(usual: int, exact: int) -> int:
+    """Return how often something is done: as often as is promised, or so often that mistakes show."""
+    return exact if EXACT else usual
