@@ -112,9 +112,9 @@ class Sender:
         self.ended = self.closed = False
         self.size = 0
 
-    def first(self, data: bytes) -> bytes:
+    def first(self, data: bytes, room: int) -> bytes:
         """Return as much of ``data`` as goes into the opening; the rest follows at :meth:`flush`."""
-        size = min(len(data), self._chunk, self._limit)
+        size = max(0, min(len(data), room, self._limit))
         self.size = size
         if size < len(data):
             self._waiting.append(data[size:])

@@ -46,6 +46,8 @@ SILENT_S = 5.0
 #: is not gone.
 GONE_S = 2.0
 
+_OF_A_STREAM = frozenset((Kind.DATA, Kind.CREDIT, Kind.END, Kind.RESET))
+
 #: What an application's failure means to the caller: DPE stands for what would end the same elsewhere.
 _FLAGS = {
     "overflow": "UO",
@@ -149,6 +151,9 @@ class Inbound:
         if kind == Kind.PROBE:
             self._answer_probe(peer, stream, decode_probe(plaintext))
             return
+        if kind not in _OF_A_STREAM:
+            self.bad_frames += 1
+            return
         key = (peer.session.number, stream)
         work = self._work.get(key) or self._streams.get(key)
         if work is None:
@@ -160,10 +165,8 @@ class Inbound:
                 work.grant(decode_credit(plaintext))
             elif kind == Kind.END:
                 work.take_end(*decode_end(plaintext))
-            elif kind == Kind.RESET:
-                self._cancelled(work)
             else:
-                self.bad_frames += 1
+                self._cancelled(work)
         except RemoteProtocolError as error:
             self.bad_frames += 1
             self._malformed.add(f"{error}, from {peer.session.peer}")

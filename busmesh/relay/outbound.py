@@ -34,6 +34,7 @@ from busmesh.relay.upload import Upload
 from busmesh.relay.upstream import Endpoint, Upstreams
 from busmesh.wire.frame import OVERHEAD, FrameError, Kind, Session, read_header
 from busmesh.wire.http import (
+    MAX_HEADER_BLOCK,
     Refusal,
     WireResponse,
     decode_refusal,
@@ -130,9 +131,13 @@ class Outbound:
             return
         exchange = request.exchange = Exchange(request, service, rule, rule.split.pick(), time.monotonic())
         self.active += 1
-        if request.opening is not None or len(request.body) > MAX_WHOLE:
+        if request.opening is not None or (request.body and not self._is_whole(request.body)):
             self._open(exchange)
         self._try(exchange)
+
+    def _is_whole(self, body: bytes) -> bool:
+        """Say whether a body travels in one frame with its head, whatever the size of that."""
+        return len(body) <= min(MAX_WHOLE, self._bus.max_payload - MAX_HEADER_BLOCK - 1024)
 
     def _open(self, exchange: Exchange) -> None:
         """Prepare a request whose body is sent in parts."""
@@ -179,17 +184,18 @@ class Outbound:
             head.method,
             head.target,
             b"traceparent: %b\r\n%b" % (exchange.traceparent, exchange.request_block()),
-            request.body if upload is None else upload.begin(self._emitter(exchange)),
+            request.body if upload is None else b"",
             exchange.rule.timeout is not None,
         )
         kind = Kind.REQUEST
         if upload is not None:
             kind = Kind.REQUEST_OPENING
             plaintext = encode_opening(request.opening or Opening(len(request.body)), plaintext)
+            plaintext += upload.begin(self._emitter(exchange), bus.max_payload - OVERHEAD - len(plaintext))
         if len(plaintext) + OVERHEAD > bus.max_payload:
-            self._observer.end_try(exchange, 413, "DPE")
-            message = f"the bus takes {bus.max_payload} bytes per message"
-            self._give_up(exchange, 413, "DPE", "body_too_large", message)
+            self._observer.end_try(exchange, 431, "DPE")
+            message = f"the headers are larger than the bus takes: {bus.max_payload} bytes per message"
+            self._give_up(exchange, 431, "DPE", "headers_too_large", message)
             return
         if left < self._flight.look_after:
             self._flight.look_after = left

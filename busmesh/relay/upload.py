@@ -50,13 +50,16 @@ class Upload:
         """Whether another try can send the body from its beginning."""
         return self._kept is not None
 
-    def begin(self, emit: Emit) -> bytes:
-        """Start a try; return what goes into the opening. :meth:`proceed` sends the rest behind it."""
+    def begin(self, emit: Emit, room: int) -> bytes:
+        """Start a try; return what goes into the ``room`` that the opening has.
+
+        :meth:`proceed` sends the rest behind it.
+        """
         assert self._kept is not None, "a body is sent again only if it is repeatable"
         self.stop()
         self._source.resume_reading()
         sender = self._sender = Sender(emit, self._source, self._gate, self._chunk)
-        return sender.first(b"".join(self._kept))
+        return sender.first(b"".join(self._kept), room)
 
     def proceed(self) -> None:
         if self.complete:

@@ -225,12 +225,33 @@ def test_what_a_proven_peer_may_not_write(
     assert "evil-1" in caplog.text
 
 
-@pytest.mark.parametrize("kind", [Kind.RESPONSE, Kind.REFUSAL, Kind.PROBE_RESULT, 0, 6, 200])
+@pytest.mark.parametrize(
+    "kind",
+    [Kind.RESPONSE, Kind.REFUSAL, Kind.PROBE_RESULT, Kind.RESPONSE_OPENING, Kind.INTERIM, 0, 13, 200],
+)
 def test_kinds_that_are_no_question(world: World, peer: Peer, orders: Instance, kind: int) -> None:
     peer.send(kind, 1, b"\x00" * 40)
     assert orders.inbound.bad_frames == 1
     assert orders.app.seen == []
     assert not world.bus.queue
+
+
+@pytest.mark.parametrize("kind", [Kind.DATA, Kind.END, Kind.CREDIT, Kind.RESET])
+def test_parts_of_what_has_ended_are_nothing_bad(
+    world: World, peer: Peer, orders: Instance, kind: Kind
+) -> None:
+    """They were on the way when the answer was."""
+    peer.send(kind, 1, b"\x00" * 40)
+    assert orders.inbound.bad_frames == 0
+    assert not world.bus.queue
+
+
+@pytest.mark.parametrize("plaintext", [b"", b"\x00" * 40, b"\xff" * 40])
+def test_an_opening_that_no_agent_writes(peer: Peer, orders: Instance, plaintext: bytes) -> None:
+    peer.send(Kind.REQUEST_OPENING, 1, plaintext)
+    assert peer.refusal() == (400, "malformed_request", False)
+    assert orders.inbound.bad_frames == 1
+    assert orders.app.seen == []
 
 
 @pytest.mark.parametrize("plaintext", [b"", b"\x00" * 7, b"\x00" * 9])

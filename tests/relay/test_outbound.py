@@ -105,7 +105,11 @@ def test_bodies_of_both_are_passed_on_unchanged(world: World) -> None:
     data = Random(1).randbytes(800_000)
     client = world.ask("PUT", body=data)
     world.pump()
-    assert orders.app.calls[0].message.endswith(data)
+    head, _, first = orders.app.calls[0].message.partition(b"\r\n\r\n")
+    assert head.endswith(b"\r\ncontent-length: 800000")
+    [line] = orders.app.lines
+    assert first + line.body == data
+    assert line.trailers == b""
     orders.app.answer(data[::-1])
     world.pump()
     assert answer_of(client).body == data[::-1]
@@ -223,11 +227,29 @@ def test_a_response_larger_than_the_bus_takes_is_a_clear_502(world: World) -> No
     world.settled()
 
 
-def test_a_request_larger_than_the_bus_takes_is_a_413(world: World) -> None:
+@pytest.mark.parametrize("size", [10, 60_000, 100_000, 250_000])
+@pytest.mark.parametrize("max_payload", [20_000, 66_000, 100_000, 300_000])
+def test_a_request_larger_than_the_bus_takes_goes_in_parts(world: World, size: int, max_payload: int) -> None:
+    orders = world.instance("orders-1")
+    world.bus.max_payload = max_payload
+    data = Random(1).randbytes(size)
+    client = world.ask("POST", "/" + "a" * 5000, data)
+    world.pump()
+    first = orders.app.calls[0].message.partition(b"\r\n\r\n")[2]
+    assert first + orders.app.lines[0].body == data
+    orders.app.answer()
+    world.pump()
+    assert outcome(client) == "200"
+    world.settled()
+
+
+@pytest.mark.parametrize("body", [b"", b"x" * 10])
+def test_headers_larger_than_the_bus_takes_are_a_431(world: World, body: bytes) -> None:
     world.instance("orders-1")
-    world.bus.max_payload = 100_000
-    client = world.ask("POST", body=b"x" * 100_000)
-    assert outcome(client) == "413 DPE"
+    world.bus.max_payload = 20_000
+    client = world.ask("POST", "/" + "a" * 20_000, body)
+    assert outcome(client) == "431 DPE"
+    assert body_of(client)["error"] == "headers_too_large"
     assert world.bus.log == []
     world.settled()
 
@@ -610,7 +632,7 @@ def test_what_an_instance_seals_and_no_agent_writes_ends_the_try(world: World, k
     client = world.ask("POST")
     world.pump()
     [work] = orders.inbound._work.values()
-    orders.inbound._send(work.peer, kind, work.stream, b"\xff")
+    orders.inbound.send(work.peer, kind, work.stream, b"\xff")
     world.pump()
     assert outcome(client) == "502 DPE"
     assert body_of(client)["error"] == "malformed_response"
@@ -624,7 +646,7 @@ def test_what_does_not_belong_on_a_reply_subject_changes_nothing(world: World, k
     client = world.ask("POST")
     world.pump()
     [work] = orders.inbound._work.values()
-    orders.inbound._send(work.peer, kind, work.stream, b"\xff")
+    orders.inbound.send(work.peer, kind, work.stream, b"\xff")
     world.pump()
     assert outcome(client) == "waiting"
     assert world.outbound.bad_frames == 1

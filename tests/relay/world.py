@@ -21,8 +21,11 @@ from busmesh.names import ServiceName, SpiffeId, Subjects
 from busmesh.policy.snapshot import Snapshot
 from busmesh.relay import inbound as inbound_module
 from busmesh.relay import outbound as outbound_module
-from busmesh.relay.call import AppFailure, AppResponse, Call
+from busmesh.relay import streams as streams_module
+from busmesh.relay import work as work_module
+from busmesh.relay.appconnection import AppConnection
 from busmesh.relay.application import Application
+from busmesh.relay.call import AppFailure, AppResponse, Call
 from busmesh.relay.exchange import Exchange
 from busmesh.relay.inbound import Inbound
 from busmesh.relay.listener import Connection, Listener
@@ -159,19 +162,43 @@ class Notes:
         self.served.append(f"{work.status} {work.flags}".strip())
 
 
+class FakeLine:
+    """The connection that a call of :class:`FakeApp` is at work on: notes what is written."""
+
+    def __init__(self) -> None:
+        self.body = b""
+        self.trailers: bytes | None = None
+        self.aborted = False
+
+    def write(self, call: Call, data: bytes) -> None:
+        self.body += data
+
+    def finish(self, call: Call) -> None:
+        self.trailers = call.trailers
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
 class FakeApp:
     """The application behind an agent: its calls wait for the test to end them."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
+        self.lines: list[FakeLine] = []
         self.seen: list[bytes] = []
 
     def send(self, call: Call) -> None:
+        line = FakeLine()
+        call.connection = cast(AppConnection, line)
         self.calls.append(call)
+        self.lines.append(line)
         self.seen.append(call.message)
 
     def next(self) -> Call:
-        return self.calls.pop(0)
+        call = self.calls.pop(0)
+        call.connection = None
+        return call
 
     def answer(
         self, body: bytes = b"ok", status: int = 200, headers: bytes = b"", declared: int | None = None
@@ -252,8 +279,9 @@ class World:
     def __init__(self, patch: pytest.MonkeyPatch, *, capacity: int = 100) -> None:
         self.clock = Clock()
         ManualTicker.made = []
-        for module in (inbound_module, outbound_module):
+        for module in (inbound_module, outbound_module, streams_module, work_module):
             patch.setattr(module, "time", self.clock)
+        for module in (inbound_module, outbound_module):
             patch.setattr(module, "Ticker", ManualTicker)
         self.rng = Random(7)
         self.bus = FakeBus()
