@@ -398,12 +398,13 @@ class RequestParser:
         elif self.switched:
             self._sink.parsed(self._request(Opening(upgrade=self._upgrade)))
         elif self._opened:
+            trailers = self._take_trailers()
             if self._body:
                 self._sink.body(self._take_body())
-            self._sink.ended(b"".join(self._trailers))
-        elif self._trailers:
+            self._sink.ended(trailers)
+        elif trailers := self._take_trailers():
             self._sink.parsed(self._request(Opening()))
-            self._sink.ended(b"".join(self._trailers))
+            self._sink.ended(trailers)
         else:
             self._sink.parsed(self._request(None))
 
@@ -421,6 +422,15 @@ class RequestParser:
             self._http10,
             opening,
         )
+
+    def _take_trailers(self) -> bytes:
+        trailers = b"".join(self._trailers)
+        if len(trailers) > self._limits.header_bytes:
+            self._refuse(refusals.trailers_too_large(self._limits))
+            raise _Stop
+        if b"_" in trailers:
+            trailers = b"".join(without_disguised(self._trailers, _SPECIAL))
+        return trailers
 
     def _take_body(self) -> bytes:
         body, self._body = self._body, []

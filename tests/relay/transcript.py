@@ -9,18 +9,27 @@ from busmesh.wire.stream import Opening
 
 
 class Transcript:
-    """A sink that remembers; ``lines`` says what came, ``requests`` and ``refusals`` keep it whole."""
+    """A sink that remembers; ``lines`` says what came, ``requests`` and ``refusals`` keep it whole.
+
+    ``bodies`` and ``trailers`` are those of the requests, whether they came at once or in parts.
+    """
 
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.requests: list[ParsedRequest] = []
+        self.bodies: list[bytes] = []
+        #: None while the end of a request is awaited.
+        self.trailers: list[bytes | None] = []
         self.refusals: list[Answer] = []
 
     def begun(self) -> None:
         """Needed by timeouts only."""
 
     def parsed(self, request: ParsedRequest) -> None:
+        assert None not in self.trailers, "a request within the body of another"
         self.requests.append(request)
+        self.bodies.append(request.body)
+        self.trailers.append(None if request.opening is not None else b"")
         head = request.head
         line = b"%b %b for %b" % (head.method, head.target, request.authority)
         size = f" with {len(request.body)} bytes" if request.body else ""
@@ -28,12 +37,17 @@ class Transcript:
         self.lines.append(line.decode("latin-1") + size + opening)
 
     def body(self, data: bytes) -> None:
+        assert self.trailers[-1] is None, "more of a body that has ended"
+        self.bodies[-1] += data
         self.lines.append(f"{len(data)} bytes")
 
     def ended(self, trailers: bytes) -> None:
+        assert self.trailers[-1] is None, "a second end"
+        self.trailers[-1] = trailers
         self.lines.append(f"end {trailers.decode('latin-1')}".strip())
 
     def tunnelled(self) -> None:
+        assert None not in self.trailers, "a tunnel within the body of a request"
         self.lines.append("tunnel")
 
     def refused(self, answer: Answer) -> None:
