@@ -14,6 +14,7 @@ from busmesh.relay.answers import Answer
 from busmesh.relay.clientconnection import LINGER_S
 from busmesh.relay.listener import Connection, Listener, Request
 from busmesh.relay.refusals import Limits
+from busmesh.wire.stream import Opening
 from tests.relay.transcript import request
 from tests.relay.wires import FakeTransport, Response, responses
 
@@ -221,27 +222,37 @@ def test_what_follows_a_close_is_not_served() -> None:
 UPLOAD = request("Expect: 100-continue", "Content-Length: 3", line="POST / HTTP/1.1")
 
 
-def test_100_continue_comes_before_the_body() -> None:
+def test_100_continue_is_the_word_of_the_application() -> None:
     server = Server()
     client = server.client()
     send(client, UPLOAD)
+    [waiting] = server.waiting
+    assert waiting.opening == Opening(3, expects=True)
+    assert client.written == b""
+    waiting.interim(100, b"Continue", b"")
     assert client.written == CONTINUE
     send(client, b"abc")
+    assert (waiting.body, waiting.complete) == (b"abc", True)
     server.answer()
     assert [response.status for response in received(client)] == [100, 200]
 
 
-def test_100_continue_waits_for_the_answers_that_are_due() -> None:
+def test_who_expects_100_continue_waits_for_the_answers_that_are_due() -> None:
     server = Server()
     client = server.client()
     send(client, request() + request() + UPLOAD)
-    assert client.written == b""
+    assert [waiting.head.method for waiting in server.waiting] == [b"GET"]
     server.answer()
-    assert [response.status for response in received(client)] == [200]
+    assert [waiting.head.method for waiting in server.waiting] == [b"GET"]
     server.answer()
-    assert [response.status for response in received(client)] == [200, 200, 100]
+    assert [response.status for response in received(client)] == [200, 200]
+    [waiting] = server.waiting
+    assert waiting.opening == Opening(3, expects=True)
+    waiting.interim(100, b"Continue", b"")
     send(client, b"abc")
-    assert server.waiting[0].body == b"abc"
+    assert waiting.body == b"abc"
+    server.answer()
+    assert [response.status for response in received(client)] == [200, 200, 100, 200]
 
 
 def test_100_continue_is_left_out_if_the_body_came_anyway() -> None:
@@ -338,19 +349,54 @@ def test_a_client_that_goes_between_requests_abandons_nothing() -> None:
     assert server.abandoned == []
 
 
+def half_closed(client: FakeTransport) -> None:
+    """The client ends its sending side; a timer of the loop looks whether it is there."""
+
+    async def end() -> None:
+        client.end()
+
+    asyncio.run(end())
+
+
 def test_a_half_closed_client_gets_all_its_answers() -> None:
     """``printf ... | nc`` ends its sending side first and then reads."""
     server = Server()
     client = server.client()
     send(client, request(line="GET /1 HTTP/1.1") + request(line="GET /2 HTTP/1.1"))
-    client.end()
+    half_closed(client)
     assert not client.is_closing()
     server.answer()
     assert not client.is_closing()
     server.answer()
-    first, second = received(client)
+    interim, first, second = received(client)
+    assert interim.status == 100
     assert first.header("connection") is None
     assert second.header("connection") == "close"
+    assert client.is_closing()
+
+
+def test_an_http10_client_that_half_closes_is_written_no_interim_response() -> None:
+    server = Server()
+    client = server.client()
+    send(client, request(line="GET / HTTP/1.0"))
+    half_closed(client)
+    server.answer()
+    [response] = received(client)
+    assert (response.status, response.body) == (200, b"ok")
+    assert client.is_closing()
+
+
+def test_nothing_is_written_into_a_response_to_find_out_about_its_client() -> None:
+    server = Server()
+    client = server.client()
+    send(client, request())
+    server.waiting[0].begin(200, b"OK", b"", Opening(4))
+    server.waiting[0].write(b"ab")
+    half_closed(client)
+    server.waiting[0].write(b"cd")
+    server.waiting[0].finish(b"")
+    [response] = received(client)
+    assert response.body == b"abcd"
     assert client.is_closing()
 
 
@@ -563,6 +609,32 @@ def test_over_a_socket() -> None:
         writer.write_eof()
         rest = await reader.read()
         assert rest.endswith(b"\r\n\r\n/last")
+        writer.close()
+        await listener.close()
+
+    uvloop.run(run())
+
+
+def test_a_client_that_closed_and_is_gone_is_told_from_one_that_still_reads() -> None:
+    """Both have sent the same; writing to the one that is gone makes its system reset the connection."""
+
+    async def run() -> None:
+        waiting: list[Request] = []
+        gone = asyncio.Event()
+        listener = Listener(waiting.append, lambda request: gone.set())
+        _, port = await listener.start("127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        _, vanished = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request(line="GET /reads HTTP/1.1"))
+        writer.write_eof()
+        assert await reader.readuntil(b"\r\n\r\n") == CONTINUE
+        vanished.write(request(line="GET /gone HTTP/1.1"))
+        vanished.close()
+        await asyncio.wait_for(gone.wait(), 5)
+        first, second = waiting
+        assert (first.abandoned, second.abandoned) == (False, True)
+        first.respond(200, b"OK", b"", b"still here")
+        assert (await reader.read()).endswith(b"\r\n\r\nstill here")
         writer.close()
         await listener.close()
 
