@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 
 from busmesh.errors import RemoteProtocolError
 from busmesh.wire.http import (
+    FINAL,
     HOP_BY_HOP,
+    INTERIM,
     MAX_HEADER_BLOCK,
     OWN_PREFIX,
+    SWITCHING,
     WRITTEN_BY_AGENTS,
     Refusal,
     WireRequest,
@@ -71,12 +74,19 @@ def _refused(block: bytes) -> bool:
     target=_TARGET,
     headers=_BLOCK,
     body=st.binary(max_size=200),
+    until_the_end=st.booleans(),
 )
 def test_a_request_comes_back(
-    deadline: int, attempt: int, method: bytes, target: bytes, headers: bytes, body: bytes
+    deadline: int,
+    attempt: int,
+    method: bytes,
+    target: bytes,
+    headers: bytes,
+    body: bytes,
+    until_the_end: bool,
 ) -> None:
-    data = encode_request(deadline, attempt, method, target, headers, body)
-    assert decode_request(data) == WireRequest(deadline, attempt, method, target, headers, body)
+    fields = (deadline, attempt, method, target, headers, body, until_the_end)
+    assert decode_request(encode_request(*fields)) == WireRequest(*fields)
 
 
 @given(
@@ -179,6 +189,19 @@ def test_what_is_no_target_is_refused(target: bytes) -> None:
 def test_what_is_no_final_status_is_refused(status: int) -> None:
     with pytest.raises(RemoteProtocolError):
         decode_response(encode_response(status, b"", b"", b""))
+
+
+@pytest.mark.parametrize(
+    ("statuses", "taken"), [(FINAL, {200, 599}), (INTERIM, {100, 101, 102, 103}), (SWITCHING, {101})]
+)
+def test_a_status_is_taken_where_it_is_looked_for(statuses: range, taken: set[int]) -> None:
+    for status in (0, 99, 100, 101, 102, 103, 104, 199, 200, 599, 600):
+        data = encode_response(status, b"", b"", b"")
+        if status in taken:
+            assert decode_response(data, statuses).status == status
+        else:
+            with pytest.raises(RemoteProtocolError):
+                decode_response(data, statuses)
 
 
 @pytest.mark.parametrize("reason", [b"OK\r\n", b"O\nK", b"O\0K", b"\x1b[31m", b"\x7f"])
