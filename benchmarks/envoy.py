@@ -2,8 +2,8 @@
 
 The caller's sidecar takes HTTP/1.1 on loopback and speaks HTTP/2 over mutual TLS 1.3; the service's
 sidecar checks the caller's SPIFFE ID in the handshake and again with the RBAC filter, and forwards to
-the application over kept-alive HTTP/1.1. Both have a retry policy (Istio's default) and Envoy's default
-statistics; access logs are off. After the first answer the pair's own counters must prove all that.
+the application over kept-alive HTTP/1.1. Both have Istio's retry policy and, like Istio, no timeout; Envoy's
+default statistics; access logs are off. After the first answer the pair's own counters must prove all that.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import importlib
 import json
 import socket
 import ssl
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.certificates import Authority, Leaf
-from benchmarks.contest import CALLER, SERVICE, UPSTREAM
+from benchmarks.contest import CALLER, SERVICE
 from benchmarks.errors import BenchFailed
 from benchmarks.http_contestant import HttpContestant, await_answer
 from benchmarks.load import Generator
@@ -96,7 +97,7 @@ def service_config(leaf: Leaf, caller: str, ports: Mapping[str, int]) -> Tree:
     return _bootstrap(ports["service admin"], listener, _cluster(ports["upstream"], options))
 
 
-def start(stand: Stand, upstream: Upstream, generator: Generator, size: int) -> HttpContestant:
+def start(stand: Stand, upstream: Upstream, generator: Generator) -> HttpContestant:
     """Start both sidecars and prove, with one request and their counters, that they are a mesh.
 
     Raises:
@@ -109,15 +110,24 @@ def start(stand: Stand, upstream: Upstream, generator: Generator, size: int) -> 
     ports["upstream"] = upstream.port
     behind = _start_one(stand, "service", service_config(service, caller.spiffe_id, ports))
     front = _start_one(stand, "caller", caller_config(caller, service.spiffe_id, ports))
-    await_answer(front, ports["caller"], "echo", size)
+    await_answer(front, ports["caller"], "echo")
     _prove(ports["caller admin"], _CALLER_PROOFS)
     _prove(ports["service admin"], _SERVICE_PROOFS)
     stranger = authority.issue("stranger", "spiffe://bench/ns/default/sa/stranger")
     for who, leaf in (("without a certificate", None), ("with a stranger's certificate", stranger)):
         if _admits(ports["service"], leaf):
             raise BenchFailed(f"the service's Envoy answered a caller {who}")
-    roles = {front.pid: CALLER, behind.pid: SERVICE, upstream.process.pid: UPSTREAM}
-    return HttpContestant(NAME, ports["caller"], "echo", roles, generator)
+
+    def start_another() -> float:
+        own = ports | {"service": free_port(), "service admin": free_port()}
+        began = time.monotonic()
+        sidecar = _start_one(stand, "another", service_config(service, caller.spiffe_id, own))
+        took = time.monotonic() - began
+        stand.end(sidecar)
+        return took
+
+    roles = {front.pid: CALLER, behind.pid: SERVICE} | upstream.roles
+    return HttpContestant(NAME, ports["caller"], "echo", roles, generator, upstream, start_another)
 
 
 def missing_proofs(stats: str, proofs: Mapping[str, str]) -> list[str]:
@@ -132,7 +142,7 @@ def _start_one(stand: Stand, side: str, config: Tree) -> Process:
     argv = [str(binary()), "-c", str(path), "--concurrency", "1", "--disable-hot-restart"]
     process = stand.start(f"envoy {side}", [*argv, "--log-level", "warn"])
     admin = config["admin"]["address"]["socket_address"]["port_value"]
-    process.wait_until(lambda: get(admin, "/ready")[0] == 200)
+    process.wait_until(lambda: get(admin, "/ready")[0] == 200, interval_s=0.005)
     return process
 
 
@@ -186,7 +196,8 @@ def _connection_manager(prefix: str, filters: list[Tree]) -> Tree:
         "retry_on": "connect-failure,refused-stream,unavailable,cancelled",
         "num_retries": 2,
     }
-    route = {"match": {"prefix": "/"}, "route": {"cluster": "next", "retry_policy": retries}}
+    action = {"cluster": "next", "retry_policy": retries, "timeout": "0s"}
+    route = {"match": {"prefix": "/"}, "route": action}
     hosts = [{"name": "all", "domains": ["*"], "routes": [route]}]
     return {
         "@type": f"{_V3}.filters.network.http_connection_manager.v3.HttpConnectionManager",

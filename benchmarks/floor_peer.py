@@ -1,7 +1,8 @@
-"""The two ends of the floor: ``python -m benchmarks.floor_peer respond|request URL N [SECONDS]``.
+"""The two ends of the nats-py floor: ``python -m benchmarks.floor_peer respond|request URL [NUMBERS...]``.
 
-``respond`` prints a ready line and answers with N bytes until it is ended; ``request`` keeps N requests
-in flight for so many seconds and prints one JSON line with the fields of ``Load``.
+``respond`` prints a ready line and answers until it is ended: the last token of the subject says with how
+many bytes. ``request`` takes the numbers of ``floor.Work`` and prints one JSON line with the fields of
+``Load``.
 """
 
 from __future__ import annotations
@@ -16,34 +17,33 @@ import uvloop
 from nats.aio.msg import Msg
 from nats.errors import Error
 
+from benchmarks.floor import Work
 from benchmarks.generator import percentile
 
 SUBJECT = "bench.echo"
-#: About what the head of a small request needs, sealed.
-_REQUEST_BYTES = 200
 
 
-async def respond(url: str, size: int) -> None:
+async def respond(url: str) -> None:
     """Answer every request until the process is ended."""
-    body = b"x" * size
     client = await nats.connect(url)
 
     async def answer(message: Msg) -> None:
-        await client.publish(message.reply, body)
+        size = int(message.subject.rpartition(".")[2])
+        await client.publish(message.reply, b"x" * size)
 
-    await client.subscribe(SUBJECT, cb=answer)
+    await client.subscribe(f"{SUBJECT}.*", cb=answer)
     await client.flush()
     print(json.dumps({"event": "ready"}), flush=True)
     await asyncio.Event().wait()
 
 
-async def request(url: str, in_flight: int, seconds: float) -> dict[str, float]:
-    """Drive the responder and return the fields of ``Load``."""
+async def request(url: str, work: Work, seconds: float) -> dict[str, float]:
+    """Drive the responder for so many seconds and return the fields of ``Load``."""
     client = await nats.connect(url)
-    payload = b"x" * _REQUEST_BYTES
+    subject, payload = f"{SUBJECT}.{work.reply_bytes}", b"x" * work.request_bytes
     latencies_ns: list[int] = []
     errors = 0
-    await client.request(SUBJECT, payload, timeout=5)
+    await client.request(subject, payload, timeout=5)
     began, cpu_began = time.perf_counter(), time.process_time()
 
     async def one_connection() -> None:
@@ -51,13 +51,13 @@ async def request(url: str, in_flight: int, seconds: float) -> dict[str, float]:
         while time.perf_counter() - began < seconds:
             sent_ns = time.perf_counter_ns()
             try:
-                await client.request(SUBJECT, payload, timeout=5)
+                await client.request(subject, payload, timeout=5)
             except Error:
                 errors += 1
             latencies_ns.append(time.perf_counter_ns() - sent_ns)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(in_flight):
+        for _ in range(work.in_flight):
             group.create_task(one_connection())
     lasted, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
     await client.close()
@@ -72,12 +72,14 @@ async def request(url: str, in_flight: int, seconds: float) -> dict[str, float]:
     }
 
 
-def main(role: str, url: str, number: str, seconds: str = "5") -> None:
+def main(role: str, url: str, *numbers: str) -> None:
     """Run one end."""
     if role == "respond":
-        uvloop.run(respond(url, int(number)))
+        uvloop.run(respond(url))
     else:
-        print(json.dumps(uvloop.run(request(url, int(number), float(seconds)))))
+        *whole, seconds = numbers
+        work = Work(*map(int, whole))
+        print(json.dumps(uvloop.run(request(url, work, float(seconds)))))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,21 @@ def percentile(ordered: list[int], share: float) -> float:
     return float(ordered[min(len(ordered) - 1, int(len(ordered) * share))]) if ordered else 0.0
 
 
+def address_of(url: str) -> tuple[str, int]:
+    """Return host and port of an ``http`` URL."""
+    parts = urlsplit(url)
+    return parts.hostname or "127.0.0.1", parts.port or 80
+
+
+def request_of(url: str, headers: list[str]) -> bytes:
+    """Return the GET to send; a header ``Host: ...`` takes the place of the URL's own."""
+    parts = urlsplit(url)
+    lines = [f"GET {parts.path or '/'} HTTP/1.1", *headers]
+    if not any(line.lower().startswith("host:") for line in headers):
+        lines.append(f"Host: {parts.netloc}")
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
 class Tally:
     """What all connections of one run saw."""
 
@@ -67,18 +82,12 @@ class Caller(asyncio.Protocol):
 
 async def run(url: str, connections: int, seconds: float, headers: list[str]) -> dict[str, float]:
     """Drive ``url`` and return the fields of ``Load``."""
-    parts = urlsplit(url)
-    lines = [f"GET {parts.path or '/'} HTTP/1.1", *headers]
-    if not any(line.lower().startswith("host:") for line in headers):
-        lines.append(f"Host: {parts.netloc}")
-    request = "\r\n".join([*lines, "", ""]).encode()
+    request = request_of(url, headers)
     tally = Tally()
     loop = asyncio.get_running_loop()
     began, cpu_began = time.perf_counter(), time.process_time()
     opened = [
-        await loop.create_connection(
-            lambda: Caller(request, tally), parts.hostname or "127.0.0.1", parts.port or 80
-        )
+        await loop.create_connection(lambda: Caller(request, tally), *address_of(url))
         for _ in range(connections)
     ]
     await asyncio.sleep(seconds)

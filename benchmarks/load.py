@@ -1,21 +1,24 @@
-"""The load generators: wrk where it is installed, a small one on uvloop where it is not.
+"""The load generators: wrk where it is installed, a small one on uvloop where it is not; one for fixed rates.
 
-Both are closed-loop and send the next request of a connection when its answer is there, so their
-latencies leave out what a fixed arrival rate would have waited (coordinated omission).
+The first two are closed-loop and send the next request of a connection when its answer is there, so their
+latencies leave out what a fixed arrival rate would have waited (coordinated omission). For that there is the
+open loop, our own: of the tools that package indexes offer (hey, h2load, httperf, autocannon), none counts
+from the time for which a request was intended, and autocannon sends a second's worth at its beginning.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import resource
 import subprocess
 from collections.abc import Mapping
 from typing import Protocol
 
-from benchmarks.contest import Job, Load
+from benchmarks import children
+from benchmarks.contest import Load
 from benchmarks.errors import BenchFailed
-from benchmarks.stand import clean_environment, find_program, module_command
+from benchmarks.jobs import Get, Rate
+from benchmarks.stand import find_program, module_command
 
 _UNITS_US = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 6e7, "h": 3.6e9}
 _DURATION = r"([\d.]+)(us|ms|s|m|h)"
@@ -27,7 +30,7 @@ class Generator(Protocol):
     @property
     def name(self) -> str: ...
 
-    def drive(self, url: str, headers: Mapping[str, str], job: Job, seconds: float) -> Load: ...
+    def drive(self, url: str, headers: Mapping[str, str], job: Get, seconds: float) -> Load: ...
 
 
 def duration_us(number: str, unit: str) -> float:
@@ -67,11 +70,11 @@ class Wrk:
         found = re.search(r"wrk \S*?(\d+\.\d+\.\d+)", version)
         self.name = f"wrk {found[1]}" if found else "wrk"
 
-    def drive(self, url: str, headers: Mapping[str, str], job: Job, seconds: float) -> Load:
+    def drive(self, url: str, headers: Mapping[str, str], job: Get, seconds: float) -> Load:
         argv = [self._program, "-t1", f"-c{job.connections}", f"-d{max(1, round(seconds))}s", "--latency"]
         for key, value in headers.items():
             argv += ["-H", f"{key}: {value}"]
-        text, cpu_s = _run([*argv, url])
+        text, cpu_s = children.output([*argv, url], seconds)
         seen = parse_wrk(text)
         return Load(seen.requests, seen.seconds, seen.p50_us, seen.p99_us, seen.errors, cpu_s)
 
@@ -81,9 +84,9 @@ class PythonLoad:
 
     name = "python (uvloop, httptools)"
 
-    def drive(self, url: str, headers: Mapping[str, str], job: Job, seconds: float) -> Load:
+    def drive(self, url: str, headers: Mapping[str, str], job: Get, seconds: float) -> Load:
         argv = module_command("benchmarks.generator", url, str(job.connections), str(seconds))
-        text, _ = _run([*argv, *(f"{key}: {value}" for key, value in headers.items())])
+        text, _ = children.output([*argv, *_lines(headers)], seconds)
         return load_of_json(text)
 
 
@@ -98,11 +101,14 @@ def find_generator() -> Generator:
     return Wrk(program) if program else PythonLoad()
 
 
-def _run(argv: list[str]) -> tuple[str, float]:
-    """Run a generator to its end; returns its stdout and its CPU time in seconds."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=clean_environment())
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode:
-        raise BenchFailed(f"the load generator ended with status {done.returncode}: {done.stderr[-500:]}")
-    return done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+def drive_at_rate(url: str, headers: Mapping[str, str], job: Rate, seconds: float) -> Load:
+    """Send requests at fixed times, however long the answers take."""
+    argv = module_command(
+        "benchmarks.open_loop", url, str(job.per_second), str(job.connections), str(seconds)
+    )
+    text, _ = children.output([*argv, *_lines(headers)], seconds)
+    return load_of_json(text)
+
+
+def _lines(headers: Mapping[str, str]) -> list[str]:
+    return [f"{key}: {value}" for key, value in headers.items()]

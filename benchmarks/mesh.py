@@ -6,13 +6,15 @@ agent of the caller are ordinary ``busmesh agent run`` processes, reached throug
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import yaml
 
 from benchmarks import proc
-from benchmarks.contest import AUTHORITY, BUS, CALLER, SERVICE, UPSTREAM
+from benchmarks.contest import AUTHORITY, BUS, CALLER, SERVICE
 from benchmarks.errors import BenchFailed
 from benchmarks.http_contestant import HttpContestant, await_answer
 from benchmarks.load import Generator
@@ -24,9 +26,9 @@ NAME = "busmesh"
 _READY_S = 30.0
 
 
-def service_agent(bus: str, app_port: int) -> dict[str, object]:
-    """Return the definition of the agent beside the upstream."""
-    return _agent("echo", bus) | {
+def service_agent(bus: str, app_port: int, service: str = "echo") -> dict[str, object]:
+    """Return the definition of an agent beside the upstream."""
+    return _agent(service, bus) | {
         "app": f"http://127.0.0.1:{app_port}",
         "health": {"path": "/healthz"},
     }
@@ -57,7 +59,7 @@ def counted_requests(metrics: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
 
-def start(stand: Stand, upstream: Upstream, generator: Generator, size: int) -> HttpContestant:
+def start(stand: Stand, upstream: Upstream, generator: Generator) -> HttpContestant:
     """Start bus, authority and both agents, and wait for the first answer through them.
 
     Raises:
@@ -73,17 +75,32 @@ def start(stand: Stand, upstream: Upstream, generator: Generator, size: int) -> 
     front = _run_agent(stand, caller_agent(bus), env)
     ready = front.read_event(_READY_S)
     outbound = ready_port(ready, "outbound")
-    await_answer(front, outbound, "echo", size)
+    await_answer(front, outbound, "echo")
     _await_count(front, ready_port(ready, "admin"))
     _await_count(behind, behind_admin)
-    roles = {
-        front.pid: CALLER,
-        behind.pid: SERVICE,
-        upstream.process.pid: UPSTREAM,
-        bus_process(up.pid, proc.processes()): BUS,
-        up.pid: AUTHORITY,
-    }
-    return HttpContestant(NAME, outbound, "echo", roles, generator)
+    nats = bus_process(up.pid, proc.processes())
+    roles = {front.pid: CALLER, behind.pid: SERVICE, nats: BUS, up.pid: AUTHORITY} | upstream.roles
+    another = _starter(stand, bus, upstream.port, env)
+    return HttpContestant(NAME, outbound, "echo", roles, generator, upstream, another)
+
+
+def _starter(stand: Stand, bus: str, app_port: int, env: Mapping[str, str]) -> Callable[[], float]:
+    """Return what starts an agent of another service beside the upstream, under a new name each time.
+
+    So each start has everything in it: keys, enrolment, policies, the first health check.
+    """
+    numbers = itertools.count()
+
+    def start_another() -> float:
+        definition = service_agent(bus, app_port, f"another{next(numbers)}")
+        began = time.monotonic()
+        agent = _run_agent(stand, definition, env)
+        agent.read_event(_READY_S)
+        took = time.monotonic() - began
+        stand.end(agent)
+        return took
+
+    return start_another
 
 
 def _await_count(agent: Process, admin: int) -> None:

@@ -13,8 +13,9 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.contest import Contestant, Job
+from benchmarks.contest import Contestant
 from benchmarks.errors import BenchFailed
+from benchmarks.jobs import Job
 from benchmarks.stand import need_program
 from benchmarks.tables import Table
 

@@ -6,90 +6,27 @@ that gets slower or faster during the run moves both sides of it. Invalid sample
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from statistics import median
 
-from benchmarks.contest import AUTHORITY, CALLER, ROLES, SERVICE, Job, Sample
-from benchmarks.tables import Table, number
-
-Figure = Callable[[Sample], float | None]
-
-
-def cpu(role: str) -> Figure:
-    """Return a figure: microseconds of CPU per request of one role; none where there is no such role."""
-    return lambda sample: cost.cpu_us_per_request if (cost := sample.costs.get(role)) else None
-
-
-def memory(role: str) -> Figure:
-    """Return a figure: resident MiB of one role; none where it does not exist or was not read."""
-    return lambda sample: (cost.rss_mib or None) if (cost := sample.costs.get(role)) else None
-
-
-def figures(samples: Iterable[Sample], figure: Figure) -> list[float]:
-    """Return one figure of every valid sample that has it."""
-    values = (figure(sample) for sample in samples if sample.valid)
-    return [value for value in values if value is not None]
-
-
-def middle(samples: Iterable[Sample], figure: Figure) -> float | None:
-    """Return the median of a figure, or None if no valid sample has it."""
-    values = figures(samples, figure)
-    return median(values) if values else None
-
-
-def ratios(ours: Iterable[Sample], theirs: Iterable[Sample], figure: Figure) -> list[float]:
-    """Return ours / theirs for every round in which both are valid and have the figure."""
-    other = {sample.round: figure(sample) for sample in theirs if sample.valid}
-    pairs = ((figure(sample), other.get(sample.round)) for sample in ours if sample.valid)
-    return [mine / its for mine, its in pairs if mine is not None and its]
-
-
-#: What is compared with the other mesh, in the order of the ratio table.
-COMPARISONS: Mapping[str, Figure] = {
-    "requests/s": lambda sample: sample.rps,
-    "p50": lambda sample: sample.load.p50_us,
-    "p99": lambda sample: sample.load.p99_us,
-    "CPU of the caller's proxy": cpu(CALLER),
-    "CPU of the service's proxy": cpu(SERVICE),
-    "CPU of proxies and bus": lambda sample: sample.mesh_cpu_us,
-    "memory of the caller's proxy": memory(CALLER),
-    "memory of the service's proxy": memory(SERVICE),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """A bar that busmesh is held to at some number of connections."""
-
-    title: str
-    figure: Figure
-    connections: int
-    bar: float
-    at_least: bool = False
-    #: Judge the ratio to the other mesh rather than the figure itself.
-    relative: bool = False
-
-    def measured(self, ours: Sequence[Sample], theirs: Sequence[Sample]) -> float | None:
-        """Return the median that is judged, or None if the run did not produce it."""
-        if self.relative:
-            values = ratios(ours, theirs, self.figure)
-            return median(values) if values else None
-        return middle(ours, self.figure)
-
-    def met(self, value: float) -> bool:
-        """Say whether a value is on the right side of the bar; the bar itself is."""
-        return value >= self.bar if self.at_least else value <= self.bar
-
-
-BUDGETS = (
-    Budget("requests/s, ratio", COMPARISONS["requests/s"], 32, 1.0, at_least=True, relative=True),
-    Budget("p50, ratio", COMPARISONS["p50"], 1, 1.3, relative=True),
-    Budget("CPU per request of the caller's proxy, us", cpu(CALLER), 32, 30.0),
-    Budget("CPU per request of the service's proxy, us", cpu(SERVICE), 32, 30.0),
-    Budget("memory of the caller's proxy, MiB", memory(CALLER), 32, 64.0),
-    Budget("memory of the service's proxy, MiB", memory(SERVICE), 32, 64.0),
+from benchmarks.contest import AUTHORITY, BUS, CALLER, MESH_ROLES, ROLES, SERVICE, Sample
+from benchmarks.figures import (
+    COMPARISONS,
+    LATE,
+    MB_PER_S,
+    P50,
+    P99,
+    READY,
+    RPS,
+    Figure,
+    cpu,
+    cpu_per_gib,
+    growth,
+    idle_memory,
+    loaded_memory,
 )
+from benchmarks.jobs import Get, Idle, Job, Rate, Start, Stream
+from benchmarks.tables import Table, number
 
 
 def of(samples: Sequence[Sample], contestant: str, job: Job) -> list[Sample]:
@@ -107,58 +44,81 @@ def jobs(samples: Iterable[Sample]) -> list[Job]:
     return list(dict.fromkeys(sample.job for sample in samples))
 
 
-def roles(samples: Sequence[Sample]) -> list[str]:
+def roles(samples: Iterable[Sample]) -> list[str]:
     """Return the roles that any contestant has, in the order of a request."""
-    return [role for role in ROLES if any(role in sample.costs for sample in samples)]
+    charged = {role for sample in samples for role in sample.costs}
+    return [role for role in ROLES if role in charged]
+
+
+def columns(job: Job, charged: Sequence[str]) -> list[tuple[str, Figure]]:
+    """Return the heads and figures of one job's table; ``charged`` are the roles to show."""
+    latencies = [("p50 us", P50), ("p99 us", P99)]
+    per_request = [("mesh CPU us", cpu(*MESH_ROLES)), *((f"{role} us", cpu(role)) for role in charged)]
+    match job:
+        case Get():
+            return [("req/s", RPS), *latencies, *per_request]
+        case Rate():
+            return [("req/s", RPS), *latencies, ("generator late, p99 us", LATE), *per_request]
+        case Stream():
+            cpus = [(f"{role} s/GiB", cpu_per_gib(role)) for role in charged]
+            grown = [(f"{role} grew MiB", growth(role)) for role in (CALLER, BUS, SERVICE)]
+            return [("MB/s", MB_PER_S), ("mesh CPU s/GiB", cpu_per_gib(*MESH_ROLES)), *cpus, *grown]
+        case Start():
+            return [("ms", READY)]
+        case Idle():
+            return [(f"{role} MiB", idle_memory(role)) for role in charged]
 
 
 def job_table(samples: Sequence[Sample], job: Job) -> Table:
-    """Return the medians of one job: throughput, latency, and CPU per request of each role."""
-    charged = [role for role in roles(samples) if role != AUTHORITY]
-    heads = ["median of rounds", "req/s", "p50 us", "p99 us", "mesh CPU us", *(f"{r} us" for r in charged)]
+    """Return one job's medians; of the growth of memory the worst round."""
+    mine = [sample for sample in samples if sample.job == job]
+    charged = [role for role in roles(mine) if role != AUTHORITY or isinstance(job, Idle)]
+    shown = columns(job, charged)
     rows = []
-    for contestant in contestants(samples):
-        mine = of(samples, contestant, job)
-        shown: list[Figure] = [lambda s: s.rps, lambda s: s.load.p50_us, lambda s: s.load.p99_us]
-        shown += [lambda s: s.mesh_cpu_us or None, *(cpu(role) for role in charged)]
-        rows.append([contestant, *(number(middle(mine, figure)) for figure in shown)])
-    return Table(str(job), heads, rows)
+    for contestant in contestants(mine):
+        runs = of(mine, contestant, job)
+        cells = [number(figure.summary(runs)) for _, figure in shown]
+        rows.append([contestant, *cells, verdict(runs)])
+    return Table(str(job), ["median of rounds", *(head for head, _ in shown), "valid rounds"], rows)
+
+
+def verdict(runs: Sequence[Sample]) -> str:
+    """Return how many runs are valid, and what is wrong with the first one that is not."""
+    faults = [run.faults for run in runs if not run.valid]
+    count = f"{len(runs) - len(faults)} of {len(runs)}"
+    return f"{count}: {faults[0]}" if faults else count
 
 
 def ratio_table(samples: Sequence[Sample], ours: str, theirs: str) -> Table:
     """Return ours / theirs of every job and figure: the median and the spread over the rounds."""
     rows = []
     for job in jobs(samples):
-        for title, figure in COMPARISONS.items():
-            if values := ratios(of(samples, ours, job), of(samples, theirs, job), figure):
-                spread = f"{min(values):.2f}–{max(values):.2f}"
-                rows.append([f"{title}, {job}", f"{median(values):.2f}", spread])
-    return Table(f"{ours} / {theirs}", ["ratio, round by round", "median", "min–max"], rows)
+        mine, its = of(samples, ours, job), of(samples, theirs, job)
+        found = [figure.ratios(mine, its) for figure in COMPARISONS]
+        if any(found):
+            rows.append([str(job), *map(_spread, found)])
+    heads = ["median (min–max) of rounds", *(figure.title for figure in COMPARISONS)]
+    return Table(f"{ours} / {theirs}", heads, rows)
 
 
-def budget_table(samples: Sequence[Sample], ours: str, theirs: str) -> Table:
-    """Return every bar with what was measured, for the jobs of this run that it speaks of."""
-    rows = []
-    for job in jobs(samples):
-        for budget in BUDGETS:
-            if job.connections != budget.connections:
-                continue
-            value = budget.measured(of(samples, ours, job), of(samples, theirs, job))
-            bar = f"{'≥' if budget.at_least else '≤'} {budget.bar:g}"
-            verdict = "no valid sample" if value is None else "met" if budget.met(value) else "MISSED"
-            rows.append([f"{budget.title}, {job}", number(value), bar, verdict])
-    return Table("Budgets", ["figure", "measured", "bar", "verdict"], rows)
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return number(None)
+    return f"{median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
 
 
 def memory_table(samples: Sequence[Sample]) -> Table:
-    """Return the largest resident memory of each role over the whole run."""
-    charged = [role for role in roles(samples) if any(memory(role)(sample) for sample in samples)]
+    """Return resident memory of each role: idle, and the peak of all runs under load."""
+    charged = [role for role in roles(samples) if loaded_memory(role).valid(samples)]
     rows = []
     for contestant in contestants(samples):
         mine = [sample for sample in samples if sample.contestant == contestant]
-        peaks = (max(figures(mine, memory(role)), default=None) for role in charged)
-        rows.append([contestant, *(number(peak) for peak in peaks)])
-    return Table("Resident memory", ["peak of rounds, MiB", *charged], rows)
+        cells = (
+            f"{number(idle_memory(role).summary(mine))} / {number(loaded_memory(role).summary(mine))}"
+            for role in charged
+        )
+        rows.append([contestant, *(cell.replace("– / –", "–") for cell in cells)])
+    return Table("Resident memory", ["idle / peak under load, MiB", *charged], rows)
 
 
 def round_table(samples: Sequence[Sample]) -> Table:
@@ -167,20 +127,43 @@ def round_table(samples: Sequence[Sample]) -> Table:
         "contestant",
         "round",
         "job",
-        "req/s",
-        "p50 us",
-        "p99 us",
-        "mesh CPU us",
+        "measured",
+        "p50",
+        "p99",
+        "mesh CPU",
         "others' cores",
         "verdict",
     ]
     rows = []
     for sample in samples:
-        load = sample.load
-        shown = map(number, (sample.rps, load.p50_us, load.p99_us, sample.mesh_cpu_us or None))
-        verdict = f"INVALID: {sample.faults}" if sample.faults else "valid"
-        job = f"{sample.job.connections} × {sample.job.body_bytes} B"
-        rows.append(
-            [sample.contestant, str(sample.round), job, *shown, f"{sample.foreign_cores:.2f}", verdict]
-        )
+        state = f"INVALID: {sample.faults}" if sample.faults else "valid"
+        shown = [*_measured(sample), f"{sample.foreign_cores:.2f}", state]
+        rows.append([sample.contestant, str(sample.round), sample.job.name, *shown])
     return Table("Every round", heads, rows)
+
+
+#: What a run is about, and what it cost: the first of each that it has.
+_MAIN = (RPS, MB_PER_S, READY, idle_memory(CALLER))
+_COST = (cpu(*MESH_ROLES), cpu_per_gib(*MESH_ROLES))
+
+
+def _measured(sample: Sample) -> list[str]:
+    """Return the main figure, latencies, and what the mesh cost, for people."""
+    return [with_unit(sample, *choice) for choice in (_MAIN, (P50,), (P99,), _COST)]
+
+
+def with_unit(sample: Sample, *choice: Figure) -> str:
+    """Return the first of some figures that a sample has; a dash if it has none of them."""
+    for figure in choice:
+        if (value := figure.read(sample)) is not None:
+            return f"{number(value)} {figure.unit}"
+    return number(None)
+
+
+def line(sample: Sample) -> str:
+    """Return one run in one line, for who watches."""
+    main, p50, p99, cost = _measured(sample)
+    told = [main, f"p50 {p50}", f"p99 {p99}", f"mesh CPU {cost}"]
+    shown = ", ".join(words for words in told if not words.endswith("–"))
+    state = f"  INVALID: {sample.faults}" if sample.faults else ""
+    return f"round {sample.round}  {sample.job.name:12} {sample.contestant:12} {shown}{state}"

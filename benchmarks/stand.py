@@ -97,7 +97,9 @@ class Process:
             raise self.failure(f"printed {line[:200]!r} where a JSON object was expected")
         return event
 
-    def wait_until(self, ready: Callable[[], bool], timeout_s: float = 15.0) -> None:
+    def wait_until(
+        self, ready: Callable[[], bool], timeout_s: float = 15.0, interval_s: float = 0.02
+    ) -> None:
         """Poll ``ready`` until it is true.
 
         Raises:
@@ -109,7 +111,7 @@ class Process:
                 raise self.failure(f"ended with status {self._popen.returncode}")
             if time.monotonic() > deadline:
                 raise self.failure(f"was not ready within {timeout_s:g} s")
-            time.sleep(0.02)
+            time.sleep(interval_s)
 
     def failure(self, what: str) -> BenchFailed:
         """Return an error that names the process and quotes the end of its stderr."""
@@ -164,6 +166,11 @@ class Stand:
         process = Process(name, popen, log)
         self._processes.append(process)
         return process
+
+    def end(self, process: Process) -> None:
+        """End one process before the others."""
+        self._processes.remove(process)
+        process.end()
 
     def start_module(
         self, name: str, module: str, *argv: str, env: Mapping[str, str] | None = None
