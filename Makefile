@@ -18,7 +18,7 @@ help:
 	@echo "make bars    the tests of what is promised in seconds, to the letter: on a machine at rest"
 	@echo "make lint    format, lint, types and import contracts"
 	@echo "make format  write the house format"
-	@echo "make bench   measure beside a pair of Envoy sidecars"
+	@echo "make bench   measure beside a pair of Envoy sidecars: ten minutes (ARGS=--help: how to choose)"
 	@echo "make clean   remove $(VENV) and every cache"
 
 demo: $(VENV)/.demo
