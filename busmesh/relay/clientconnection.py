@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import struct
 from collections import deque
 from enum import IntFlag
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from busmesh.errors import RemoteProtocolError
 from busmesh.relay.answers import Answer, reason_of
 from busmesh.relay.parsing import ParsedRequest, RequestParser
 from busmesh.relay.request import Request
+from busmesh.relay.sockets import reset, unacknowledged
 from busmesh.wire.stream import Opening
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ LINGER_S = 2.0
 MAX_EARLY = 64 * 1024
 #: A client that closed its half and then vanished has reset the connection by then.
 VANISHED_S = 0.01
-_RESET = struct.pack("ii", 1, 0)
 
 
 class _Tunnel:
@@ -85,15 +84,15 @@ class Connection(asyncio.Protocol):
         self._stepping = False
         self._holds = _Hold.NONE
         self._writable = True
-        self._unread = 0
         self._closing = False
         self._half_closed = False
         self._framing = _Framing.NONE
         self._remaining = 0
         self._keep = True
-        #: Bytes read and written, and what they were at the last look at the rates.
+        self._resting_since = 0.0
+        #: Bytes read and written, and what they were at the last look at the rates: see :meth:`_look`.
         self._came = self._wrote = 0
-        self._looked: tuple[float, int, int] = (0.0, 0, 0)
+        self._looked = (0.0, 0, 0, 0)
 
     # -- connection events -----------------------------------------------------------------------
 
@@ -151,8 +150,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Serve no more while the client does not read: what it asks for would pile up here."""
         self._writable = False
-        self._look()
-        self.deadline = self._listener.now + self._limits.write_timeout
+        self._look_again()
         if self._serving is not None and self._serving.download is not None:
             self._serving.download.pause()
 
@@ -176,12 +174,12 @@ class Connection(asyncio.Protocol):
     def _rest(self) -> None:
         """Set the time by which the client has to do what comes next."""
         if self._parser.in_body:
-            self._look()
-            self.deadline = self._listener.now + self._limits.rate_grace
+            self._look_again()
         elif self._parser.in_message:
             self.deadline = self._listener.now + self._limits.header_timeout
         else:
-            self.deadline = self._listener.now + self._limits.idle_timeout
+            self._resting_since = self._listener.now
+            self.deadline = self._listener.now + self._limits.rate_grace
 
     def _hold(self, why: _Hold) -> None:
         if self.transport is not None and not self._holds:
@@ -193,7 +191,7 @@ class Connection(asyncio.Protocol):
             self._holds &= ~why
             if not self._holds and self.transport is not None:
                 if self._parser.in_body:
-                    self._look()  # it was we who did not read
+                    self._look_again()  # it was we who did not read
                 self.transport.resume_reading()
 
     def hold_flow(self, held: bool) -> None:
@@ -212,8 +210,7 @@ class Connection(asyncio.Protocol):
         made = Request(self, request)
         if request.opening is not None:
             self._arriving = made
-            self._look()
-            self.deadline = self._listener.now + self._limits.rate_grace
+            self._look_again()
         self._queue.append(made)
         if len(self._queue) >= self._limits.pipelined:
             self._hold(_Hold.PIPELINE)
@@ -318,10 +315,7 @@ class Connection(asyncio.Protocol):
     def _cut(self) -> None:
         """End with a reset, which no client takes for the end of a response."""
         if self.transport is not None:
-            sock = self.transport.get_extra_info("socket")
-            if sock is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            self.transport.abort()
+            reset(self.transport)
 
     # -- responses -------------------------------------------------------------------------------
 
@@ -339,10 +333,9 @@ class Connection(asyncio.Protocol):
             length = b"content-length: %d\r\n" % len(body)
         self._keep = self._may_keep(request) and self._arriving is not request
         connection = self._connection_line(request)
-        transport.write(
-            b"HTTP/1.1 %d %b\r\n%b%b%b\r\n%b" % (status, reason, headers, length, connection, body)
-        )
-        self._wrote += len(body)
+        data = b"HTTP/1.1 %d %b\r\n%b%b%b\r\n%b" % (status, reason, headers, length, connection, body)
+        self._wrote += len(data)
+        transport.write(data)
         self._served(request, transport)
 
     def write_interim(self, request: Request, status: int, reason: bytes, headers: bytes) -> None:
@@ -374,7 +367,9 @@ class Connection(asyncio.Protocol):
             self._framing = _Framing.CHUNKED
             length = b"transfer-encoding: chunked\r\n"
         connection = b"" if opening.upgrade else self._connection_line(request)
-        transport.write(b"HTTP/1.1 %d %b\r\n%b%b%b\r\n" % (status, reason, headers, length, connection))
+        head = b"HTTP/1.1 %d %b\r\n%b%b%b\r\n" % (status, reason, headers, length, connection)
+        self._wrote += len(head)
+        transport.write(head)
         if opening.upgrade:
             self._switch(request)
 
@@ -391,7 +386,9 @@ class Connection(asyncio.Protocol):
             return
         self._wrote += len(data)
         if self._framing is _Framing.CHUNKED:
-            transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
+            size = b"%x\r\n" % len(data)
+            self._wrote += len(size) + 2
+            transport.writelines((size, data, b"\r\n"))
             return
         if self._framing is _Framing.LENGTH:
             self._remaining -= len(data)
@@ -440,7 +437,7 @@ class Connection(asyncio.Protocol):
         elif not self._keep or switched or request.upgrade:
             self._closing = True
             self._queue.clear()
-            self.deadline = self._listener.now + self._limits.write_timeout
+            self._look_again()
             transport.close()
         else:
             if self._writable:
@@ -459,51 +456,68 @@ class Connection(asyncio.Protocol):
     # -- time ------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Begin to measure how fast the client sends and reads."""
-        self._looked = (self._listener.now, self._came, self._taken)
+        """Note the time, the bytes that came, those that the client has taken, and those written to it."""
+        self._looked = (self._listener.now, self._came, self._wrote - self._unread(), self._wrote)
 
-    @property
-    def _taken(self) -> int:
-        """Bytes of responses that the client's system has taken."""
-        return self._wrote - (self.transport.get_write_buffer_size() if self.transport is not None else 0)
+    def _unread(self) -> int:
+        """Return how many bytes the client has not taken yet; some of them may be the system's already."""
+        if self.transport is None:
+            return 0
+        return self.transport.get_write_buffer_size() + unacknowledged(self.transport)
+
+    def _reads_too_slowly(self) -> bool:
+        """Say whether the client left unread what was there at the last look, and takes too little."""
+        since, _, taken_then, wrote_then = self._looked
+        taken = self._wrote - self._unread()
+        least = self._limits.min_rate * (self._listener.now - since)
+        return taken < wrote_then and taken - taken_then < least
 
     def expire(self) -> None:
         """The deadline passed: cut a client that does not read, answer a slow one, close a resting one."""
         transport = self.transport
         if transport is None:
             return
-        if self._serving is not None:
-            self._check_rates(transport)
-            return
-        unread = transport.get_write_buffer_size()
-        if unread and unread != self._unread:
-            self._unread = unread
-            self.deadline = self._listener.now + self._limits.write_timeout
-        elif unread or transport.is_closing():
+        if self._reads_too_slowly():
+            self._cut()
+        elif self._serving is not None:
+            if self._sends_too_slowly():
+                self._parser.late()
+                self._step()
+            else:
+                self._look_again()
+        elif transport.get_write_buffer_size():
+            self._look_again()
+        elif transport.is_closing():
             transport.abort()
         elif self._parser.in_message and not self._closing:
             self._parser.late()
             self._step()
         else:
-            transport.close()
+            self._expire_at_rest(transport)
 
-    def _check_rates(self, transport: asyncio.Transport) -> None:
-        """Cut a client that reads its response, or sends its body, slower than is allowed."""
-        since, came, taken = self._looked
-        least = self._limits.min_rate * (self._listener.now - since)
-        if not self._writable and self._taken - taken < least:
-            self._cut()
-        elif (
+    def _sends_too_slowly(self) -> bool:
+        """Say whether the body of the request being served comes too slowly, and not for our reasons."""
+        since, came, _, _ = self._looked
+        return (
             self._arriving is self._serving
             and self._parser.in_body
             and not self._holds
-            and self._came - came < least
-        ):
-            self._parser.late()
-            self._step()
+            and self._came - came < self._limits.min_rate * (self._listener.now - since)
+        )
+
+    def _expire_at_rest(self, transport: asyncio.Transport) -> None:
+        """Close a connection that has rested long enough, or that only lingers."""
+        end = self._resting_since + self._limits.idle_timeout
+        if self._closing or self._listener.now >= end:
+            transport.close()
+        elif self._unread():
+            self._look_again()
         else:
-            self._look()
-            self.deadline = self._listener.now + self._limits.rate_grace
+            self.deadline = end
+
+    def _look_again(self) -> None:
+        self._look()
+        self.deadline = self._listener.now + self._limits.rate_grace
 
     def __repr__(self) -> str:
         state = "serving" if self._serving is not None else "resting"

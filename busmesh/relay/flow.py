@@ -40,7 +40,7 @@ class _Nowhere:
     def resume_reading(self) -> None: ...
 
 
-_NOWHERE = _Nowhere()
+NOWHERE = _Nowhere()
 
 
 class Gate:
@@ -78,6 +78,7 @@ class Sender:
         source: is paused while bytes wait here.
         gate: the bus.
         chunk: bytes of one frame.
+        done: called when END has been sent, whoever made it go out.
 
     Attributes:
         ended: END has been sent.
@@ -86,6 +87,7 @@ class Sender:
 
     __slots__ = (
         "_chunk",
+        "_done",
         "_emit",
         "_gate",
         "_limit",
@@ -99,11 +101,12 @@ class Sender:
         "size",
     )
 
-    def __init__(self, emit: Emit, source: Source, gate: Gate, chunk: int = MAX_DATA) -> None:
+    def __init__(self, emit: Emit, source: Source, gate: Gate, chunk: int, done: Callable[[], None]) -> None:
         self._emit = emit
         self._source = source
         self._gate = gate
         self._chunk = chunk
+        self._done = done
         self._limit = INITIAL_CREDIT
         self._number = 0
         self._waiting: deque[bytes] = deque()
@@ -122,8 +125,9 @@ class Sender:
 
     def write(self, data: bytes) -> None:
         """Send ``data``, now or when it is granted; meanwhile the source is paused."""
-        self._waiting.append(data)
-        self.flush()
+        if data:
+            self._waiting.append(data)
+            self.flush()
 
     def end(self, trailers: bytes = b"") -> None:
         """Send END behind all that waits."""
@@ -141,7 +145,7 @@ class Sender:
         waiting = self._waiting
         while waiting and not self.closed:
             size = min(len(waiting[0]), self._chunk, self._limit - self.size)
-            if size <= 0 and waiting[0]:
+            if size <= 0:
                 break
             if self._gate.congested():
                 self._gate.wait(self)
@@ -164,13 +168,14 @@ class Sender:
         if self._trailers is not None and not self.ended and not self.closed:
             self.ended = True
             self._emit(Kind.END, encode_end(self._number, self._trailers))
+            self._done()
 
     def detach(self) -> None:
         """The source has brought all and belongs to somebody else; what waits here still goes out."""
         if self._paused:
             self._paused = False
             self._source.resume_reading()
-        self._source = _NOWHERE
+        self._source = NOWHERE
 
     def close(self) -> None:
         """Send nothing more; what waits is dropped."""
@@ -238,9 +243,12 @@ class Receiver:
         """Take one DATA frame; :meth:`placed` follows when its bytes were handed on.
 
         Raises:
-            RemoteProtocolError: one before it is missing, or it holds more than was granted.
+            RemoteProtocolError: one before it is missing, or it holds nothing, which in chunks would mean
+                the end, or more than was granted.
         """
         self._expect(number)
+        if not size:
+            raise RemoteProtocolError("a part of a body that holds nothing")
         self._expected += 1
         self._take(size)
 

@@ -299,9 +299,9 @@ class Inbound:
         self._stream_ticker.wake()
 
     def sent(self, work: Work) -> None:
-        """Hear that more of a response was sent: perhaps all of it."""
-        download, call = work.download, work.call
-        if download is not None and download.ended and (not work.switched or call is None or call.finished):
+        """Hear that a response was sent to its end."""
+        call = work.call
+        if not work.switched or call is None or call.finished:
             self.over(work)
 
     def over(self, work: Work) -> None:

@@ -24,7 +24,6 @@ class Limits:
             average over ``rate_grace`` seconds (Kestrel's defaults); 0 for any.
         rate_grace: see ``min_rate``.
         idle_timeout: seconds that a keep-alive connection may rest.
-        write_timeout: seconds without taking a byte of its answer until a client is cut off, once or twice.
         connections: open connections; above it the newest gets a 503.
         pipelined: requests waiting on one connection before reading pauses.
         tunnels: whether CONNECT is granted, as to a proxy.
@@ -39,7 +38,6 @@ class Limits:
     min_rate: int = 240
     rate_grace: float = 5.0
     idle_timeout: float = 600.0
-    write_timeout: float = 15.0
     connections: int = 10_000
     pipelined: int = 16
     tunnels: bool = True

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from busmesh.relay.flow import Emit, Gate, Sender, Source
+from busmesh.relay.flow import NOWHERE, Emit, Gate, Sender, Source
 
 #: Bytes of a body that are kept after an instance has taken it (Envoy's and Linkerd's clients keep as much).
 KEPT = 64 * 1024
@@ -46,6 +46,11 @@ class Upload:
         self.size = len(first)
 
     @property
+    def ended(self) -> bool:
+        """Whether this try has sent the body to its end."""
+        return self._sender is not None and self._sender.ended
+
+    @property
     def repeatable(self) -> bool:
         """Whether another try can send the body from its beginning."""
         return self._kept is not None
@@ -58,7 +63,7 @@ class Upload:
         assert self._kept is not None, "a body is sent again only if it is repeatable"
         self.stop()
         self._source.resume_reading()
-        sender = self._sender = Sender(emit, self._source, self._gate, self._chunk)
+        sender = self._sender = Sender(emit, self._source, self._gate, self._chunk, self._sent)
         return sender.first(b"".join(self._kept), room)
 
     def proceed(self) -> None:
@@ -74,14 +79,18 @@ class Upload:
             self._kept.append(data)
         if self._sender is not None:
             self._sender.write(data)
+        elif self.size > KEPT:  # between two tries
+            self._source.pause_reading()
 
     def end(self, trailers: bytes) -> None:
         """Take the end of the body."""
         self.complete = True
         self._trailers = trailers
+        self._source.resume_reading()  # what it brings from here on belongs to somebody else
+        self._source = NOWHERE
         if self._sender is not None:
+            self._sender.detach()
             self._sender.end(trailers)
-            self._notice_end()
 
     def grant(self, total: int) -> None:
         """Hear that the instance has taken what came, and takes up to ``total`` bytes."""
@@ -89,11 +98,6 @@ class Upload:
             self._kept = None
         if self._sender is not None:
             self._sender.grant(total)
-            self._notice_end()
-
-    def _notice_end(self) -> None:
-        if self._sender is not None and self._sender.ended:
-            self._sent()
 
     def stop(self) -> None:
         """End the try: nothing more is sent."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from busmesh.errors import RemoteProtocolError
@@ -169,7 +170,8 @@ class Work:
         self.emit(Kind.RESPONSE_OPENING, encode_opening(opening, head))
         source = self.call.connection if self.call is not None else None
         assert source is not None, "a response comes over a connection"
-        self.download = Sender(self.emit, source, self._inbound.gate, self._inbound.chunk)
+        done = partial(self._inbound.sent, self)
+        self.download = Sender(self.emit, source, self._inbound.gate, self._inbound.chunk, done)
 
     def data(self, data: bytes) -> None:
         if self.download is not None:
@@ -181,14 +183,12 @@ class Work:
             return
         self.download.detach()
         self.download.end(trailers)
-        self._inbound.sent(self)
 
     def grant(self, total: int) -> None:
         """Hear how much of the response the caller takes."""
         if self.download is not None:
             self.moved = time.monotonic()
             self.download.grant(total)
-            self._inbound.sent(self)
 
     def reset(self, failure: AppFailure) -> None:
         message = f"{self._inbound.instance}: {failure.message}"
