@@ -91,6 +91,12 @@ class Exchange:
         if self.upload is not None:
             self.upload.stop()
 
+    def release(self) -> None:
+        """Let go of what holds this exchange, so that bodies do not wait for the collector."""
+        self.request.exchange = self.request.download = None
+        if self.upload is not None:
+            self.upload.close()
+
     def request_block(self) -> bytes:
         """Return the headers for the instance, after what destination and rule do to them."""
         block = self.request.head.block

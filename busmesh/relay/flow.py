@@ -12,7 +12,7 @@ from typing import Protocol
 
 from busmesh.errors import RemoteProtocolError
 from busmesh.wire.frame import Kind
-from busmesh.wire.stream import INITIAL_CREDIT, MAX_DATA, encode_credit, encode_data, encode_end
+from busmesh.wire.stream import INITIAL_CREDIT, encode_credit, encode_data, encode_end
 
 #: What one stream may have under way at most: enough for some GB/s over a bus that takes half a millisecond.
 MAX_WINDOW = 512 * 1024
@@ -30,6 +30,14 @@ class Source(Protocol):
 
     def resume_reading(self) -> None:
         """Bring more."""
+
+
+def _mute(kind: Kind, plaintext: bytes) -> None:
+    """Writes nothing: takes an emitter's place when a stream is over, which would hold what holds it."""
+
+
+def _unheard() -> None:
+    """Takes the place of a callback likewise."""
 
 
 class _Nowhere:
@@ -182,6 +190,7 @@ class Sender:
         self.closed = True
         self._waiting.clear()
         self._gate.leave(self)
+        self._emit, self._done, self._source = _mute, _unheard, NOWHERE
 
     def __repr__(self) -> str:
         state = "ended" if self.ended else "closed" if self.closed else "paused" if self._paused else "open"
@@ -219,13 +228,15 @@ class Receiver:
         ended: END has come.
     """
 
-    __slots__ = ("_emit", "_expected", "_limit", "_paused", "_windows", "ended", "size")
+    __slots__ = ("_emit", "_expected", "_granted", "_limit", "_paused", "_windows", "ended", "size")
 
     def __init__(self, emit: Emit, windows: Windows) -> None:
         self._emit = emit
         self._windows = windows
         self._expected = 0
         self._limit = INITIAL_CREDIT
+        #: What was granted and has not been used up: one of these is the last that the sender has heard.
+        self._granted = [INITIAL_CREDIT]
         self._paused = False
         self.ended = False
         self.size = 0
@@ -275,6 +286,16 @@ class Receiver:
         window = self._windows.size()
         if not self._paused and not self.ended and self.size + window - self._limit >= window // 2:
             self._limit = self.size + window
+            self._granted = [total for total in self._granted if total >= self.size]
+            self._granted.append(self._limit)
+            self._emit(Kind.CREDIT, encode_credit(self._limit))
+
+    def remind(self) -> None:
+        """Say again what was granted if the sender may be waiting for it: a CREDIT frame can be lost.
+
+        It waits at the last grant that it has heard, so a body that rests anywhere else rests by itself.
+        """
+        if not self.ended and self.size != self._limit and self.size in self._granted:
             self._emit(Kind.CREDIT, encode_credit(self._limit))
 
     def pause(self) -> None:
@@ -289,6 +310,7 @@ class Receiver:
     def close(self) -> None:
         """Give the window back; called once, when the stream is over."""
         self._windows.streams -= 1
+        self._emit = _mute
 
     def __repr__(self) -> str:
         state = "ended" if self.ended else "paused" if self._paused else "open"

@@ -236,6 +236,7 @@ class Inbound:
         if (opening.length is not None and len(body) > opening.length) or (opening.upgrade and body):
             raise RemoteProtocolError("more of a body than was declared")
         work.upload = Receiver(work.emit, self._windows)
+        self._stream_ticker.wake()
         try:
             work.upload.opened(len(body))
         except RemoteProtocolError:
@@ -368,7 +369,7 @@ class Inbound:
         return bool(self._work)
 
     def _tick_streams(self, now: float) -> bool:
-        """Break off responses in parts that are late or at rest, and those whose caller is gone."""
+        """Look after bodies in parts: break off what is late, at rest or without a caller; grant again."""
         for work in list(self._streams.values()):
             if now >= work.deadline:
                 work.break_off(Refusal(True, 504, "UT", "timeout", "the response did not end in time"))
@@ -377,7 +378,10 @@ class Inbound:
                 work.break_off(Refusal(True, 504, "UT", "stream_idle", message))
             elif now - work.peer.heard > SILENT_S or (work.peer.gone and now - work.peer.gone > GONE_S):
                 self._cancelled(work)
-        return bool(self._streams)
+        uploads = [work.upload for work in (*self._work.values(), *self._streams.values()) if work.upload]
+        for upload in uploads:
+            upload.remind()
+        return bool(self._streams or uploads)
 
     @property
     def active(self) -> int:

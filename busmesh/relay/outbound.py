@@ -353,9 +353,7 @@ class Outbound:
         """A response in parts has ended, in whatever way."""
         if exchange.endpoint is not None:
             exchange.endpoint.active -= 1
-        if exchange.upload is not None:
-            exchange.upload.stop()
-        exchange.request.exchange = None
+        exchange.release()
         self._observer.end_try(exchange, status, flags)
         self._observer.end_request(exchange, status, flags, size)
         self.active -= 1
@@ -419,9 +417,7 @@ class Outbound:
 
     def _respond(self, exchange: Exchange, response: WireResponse) -> None:
         status, reason, headers, body, declared = response
-        if exchange.upload is not None:
-            exchange.upload.stop()
-        exchange.request.exchange = None
+        exchange.release()
         exchange.request.respond(status, reason, exchange.response_block(headers), body, declared)
         self._observer.end_request(exchange, status, "", len(body))
         self.active -= 1
@@ -446,9 +442,7 @@ class Outbound:
             self._observer.end_try(exchange, status, flags)
 
     def _give_up(self, exchange: Exchange, status: int, flags: str, code: str, message: str) -> None:
-        if exchange.upload is not None:
-            exchange.upload.stop()
-        exchange.request.exchange = None
+        exchange.release()
         answer = Answer(status, flags, code, message, str(exchange.service), exchange.instance)
         exchange.request.answer(answer)
         self._observer.end_request(exchange, status, flags, 0)

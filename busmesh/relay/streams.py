@@ -133,7 +133,8 @@ class Streams:
                 )
             elif now - exchange.moved > IDLE_S:
                 self.break_off(exchange, "UT", "stream_idle", f"nothing moved for {IDLE_S:g} s")
-            elif exchange.session is not None:
+            elif exchange.session is not None and exchange.download is not None:
+                exchange.download.remind()
                 number = exchange.session.number
                 if number not in asked or exchange.asked_at < asked[number].asked_at:
                     asked[number] = exchange

@@ -15,6 +15,10 @@ from busmesh.relay.flow import NOWHERE, Emit, Gate, Sender, Source
 KEPT = 64 * 1024
 
 
+def _nobody() -> None:
+    """Hears what nobody waits for."""
+
+
 class Upload:
     """One request's body, through all tries.
 
@@ -98,6 +102,13 @@ class Upload:
             self._kept = None
         if self._sender is not None:
             self._sender.grant(total)
+
+    def close(self) -> None:
+        """Let go of the body: there will be no further try."""
+        self.stop()
+        self._kept = None
+        self._source = NOWHERE
+        self._sent = _nobody
 
     def stop(self) -> None:
         """End the try: nothing more is sent."""
