@@ -7,7 +7,6 @@ rotation and lets requests at work finish; ``close`` ends it.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from random import Random
 from secrets import randbits
 
 from busmesh.actors.supervisor import Supervisor
+from busmesh.agent import memory
 from busmesh.agent.admin import Admin
 from busmesh.agent.definition import AgentDefinition, split_address
 from busmesh.agent.health import HealthChecker, Unreachable
@@ -123,10 +123,8 @@ class Agent:
             self.upstreams.upstream(ServiceName.parse(service))
         self._require()
         self._up = True
-        # What was made so far lives as long as the process: let the collector not look at it again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 20)
+        memory.keep_blocks()
+        memory.settle()
 
     def _make_telemetry(self) -> None:
         name = self.definition.name
