@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from busmesh.relay.httpdate import date_line
+
 FLAGS_HEADER = "x-busmesh-flags"
 
 
@@ -35,7 +37,7 @@ class Answer:
         lines = f"content-type: application/json\r\n{FLAGS_HEADER}: {self.flags}\r\n"
         if self.status == 503:
             lines += "retry-after: 1\r\n"
-        return lines.encode()
+        return date_line() + lines.encode()
 
     def body(self) -> bytes:
         fields = {

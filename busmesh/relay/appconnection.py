@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import httptools
 
 from busmesh.relay.call import AppFailure, AppResponse, Call
+from busmesh.relay.httpdate import date_line
 from busmesh.relay.lines import without_disguised
 from busmesh.wire.http import HOP_BY_HOP, OWN_PREFIX, WRITTEN_BY_AGENTS
 from busmesh.wire.stream import NOT_IN_TRAILERS, Opening
@@ -30,6 +31,14 @@ MAX_INTERIM = 100
 #: No longer than what a frame has room for.
 _REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]{0,255}")
 _DROPPED = HOP_BY_HOP | WRITTEN_BY_AGENTS
+_LENGTH, _ENCODING, _UPGRADE, _DATE, _DROP = range(1, 6)
+_SPECIAL = {
+    **dict.fromkeys(_DROPPED, _DROP),
+    b"content-length": _LENGTH,
+    b"transfer-encoding": _ENCODING,
+    b"upgrade": _UPGRADE,
+    b"date": _DATE,
+}
 #: Interim responses that the parser knows to have no body; the final one follows (RFC 9110 section 15.2).
 _INTERIM = (100, 102, 103)
 
@@ -283,6 +292,7 @@ class AppConnection(asyncio.Protocol):
     def _begin(self) -> None:
         self._reason = b""
         self._lines: list[bytes] = []
+        self._dated = False
         self._trailers: list[bytes] = []
         self._count = 0
         self._body: list[bytes] = []
@@ -307,19 +317,29 @@ class AppConnection(asyncio.Protocol):
         if not self._in_head:
             if lower not in _DROPPED and lower not in NOT_IN_TRAILERS and lower[:10] != OWN_PREFIX:
                 self._trailers += (name, b": ", value, b"\r\n")
-        elif lower == b"content-length":
-            value = value.rstrip(b" \t")  # llhttp leaves blanks at the end of a value
+            return
+        special = _SPECIAL.get(lower)
+        if special is None:
+            if lower[:10] != OWN_PREFIX:
+                self._lines += (name, b": ", value, b"\r\n")
+        elif special is _DATE:
+            self._dated = True
+            self._lines += (name, b": ", value, b"\r\n")
+        elif special is not _DROP:
+            self._frame(special, value.rstrip(b" \t"))  # llhttp leaves blanks at the end of a value
+
+    def _frame(self, special: int, value: bytes) -> None:
+        """Take a header that says where the body ends, or what follows the head."""
+        if special is _LENGTH:
             if self._length is not None or not value.isdigit():
                 self._refuse(_bad("has more than one content-length"))
             self._length = int(value)
-        elif lower == b"transfer-encoding":
-            if self._chunked or value.rstrip(b" \t").lower() != b"chunked":
+        elif special is _ENCODING:
+            if self._chunked or value.lower() != b"chunked":
                 self._refuse(_bad("has a transfer-encoding other than chunked"))
             self._chunked = True
-        elif lower == b"upgrade":
-            self._upgrade = value.rstrip(b" \t")
-        elif lower not in _DROPPED and lower[:10] != OWN_PREFIX:
-            self._lines += (name, b": ", value, b"\r\n")
+        else:
+            self._upgrade = value
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -391,6 +411,8 @@ class AppConnection(asyncio.Protocol):
         block = b"".join(self._lines)
         if b"_" in block:
             block = b"".join(without_disguised(self._lines, _DROPPED))
+        if not self._dated and self._has_head:
+            block += date_line()  # RFC 9110 section 6.6.1
         reason = self._reason if _REASON.fullmatch(self._reason) is not None else b""
         return AppResponse(self._parser.get_status_code(), reason, block, b"", self._length)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from email.utils import parsedate_to_datetime
 
 import pytest
 from hypothesis import given, settings
@@ -86,6 +88,7 @@ def test_a_response_keeps_its_headers_and_loses_those_of_the_hop() -> None:
     desk = ask(
         head(
             "Server: x",
+            "Date: now",
             "Set-Cookie: a=1",
             "set-cookie: b=2",
             "Connection: keep-alive, x",
@@ -102,7 +105,8 @@ def test_a_response_keeps_its_headers_and_loses_those_of_the_hop() -> None:
         + b"ok"
     )
     response = the_response(desk)
-    assert response.headers == b"Server: x\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nX_Own: 1\r\n"
+    kept = b"Server: x\r\nDate: now\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nX_Own: 1\r\n"
+    assert response.headers == kept
     assert (response.status, response.reason, response.body) == (200, b"Fine indeed", b"ok")
     assert desk.resting == 1
 
@@ -181,9 +185,18 @@ def test_calls_after_a_head_get_their_own_responses() -> None:
 @pytest.mark.parametrize("interim", ["100 Continue", "102 Processing", "103 Early Hints"])
 def test_interim_responses_are_not_the_response(interim: str) -> None:
     first = head("Link: </a>", "Content-Length: 5", status=interim)
-    for pieces in ([first + OK], [first, OK], [first, first, OK]):
+    final = head("Date: now", "Content-Length: 2") + b"ok"
+    for pieces in ([first + final], [first, final], [first, first, final]):
         response = the_response(ask(*pieces))
-        assert (response.status, response.headers, response.body) == (200, b"", b"ok")
+        assert (response.status, response.headers, response.body) == (200, b"Date: now\r\n", b"ok")
+
+
+def test_a_response_without_a_date_gets_the_time_at_which_it_came() -> None:
+    """RFC 9110 section 6.6.1: whoever passes it on adds it, as the caller has no way to know."""
+    before = int(time.time())
+    name, _, value = the_response(ask(OK)).headers.partition(b": ")
+    assert name == b"date"
+    assert before <= parsedate_to_datetime(value.decode().strip()).timestamp() <= time.time()
 
 
 def test_an_interim_response_alone_is_none() -> None:

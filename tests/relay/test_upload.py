@@ -135,7 +135,8 @@ def test_the_end_is_told_when_a_congested_bus_lets_it_out() -> None:
     assert (client.sent, client.upload.ended, tried.body) == (1, True, b"abc")
 
 
-def test_a_client_is_read_on_when_its_body_is_here_though_it_is_not_sent() -> None:
+@pytest.mark.parametrize("retried", [False, True])
+def test_a_client_is_read_on_when_its_body_is_here_though_it_is_not_sent(retried: bool) -> None:
     """What it sends then is another request; an answer may come before the body is gone."""
     client = Client(pattern(0, INITIAL_CREDIT))
     tried = client.begin()
@@ -144,11 +145,11 @@ def test_a_client_is_read_on_when_its_body_is_here_though_it_is_not_sent() -> No
     client.upload.end(b"")
     assert not client.source.paused
     told = client.source.told
-    again = client.begin()
+    again = client.begin() if retried else tried
     client.upload.grant(INITIAL_CREDIT + 5)
-    assert (len(tried.body), tried.trailers) == (INITIAL_CREDIT, None)
     assert (len(again.body), again.trailers) == (INITIAL_CREDIT + 5, None)
     client.upload.grant(1_000_000)
+    assert (len(again.body), again.trailers) == (INITIAL_CREDIT + 10, b"")
     assert client.source.told == told, "that other request may have reasons of its own to pause it"
 
 

@@ -11,6 +11,7 @@ import pytest
 from busmesh.decide.route import Target
 from busmesh.names import ServiceName, SpiffeId
 from busmesh.relay.answers import Answer, reason_of, shown
+from busmesh.relay.httpdate import date_line
 from busmesh.relay.ticker import Ticker
 from busmesh.relay.upstream import Endpoint, Knowledge, Upstreams
 from busmesh.wire.frame import Session
@@ -180,7 +181,7 @@ def test_an_answer_is_one_line_of_json_and_a_flag() -> None:
     answer = Answer(503, "UH", "no_healthy_upstream", 'nobody "serves"\r\norders', "orders", "orders-1")
     assert answer.body().count(b"\n") == 1
     assert answer.headers() == (
-        b"content-type: application/json\r\nx-busmesh-flags: UH\r\nretry-after: 1\r\n"
+        date_line() + b"content-type: application/json\r\nx-busmesh-flags: UH\r\nretry-after: 1\r\n"
     )
     assert b"retry-after" not in Answer(504, "UT", "timeout", "").headers()
 
