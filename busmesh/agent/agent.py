@@ -350,6 +350,7 @@ class Agent:
             await asyncio.sleep(min(DRAIN_NOTICE_S, self.definition.drain_s))
             # What is at work may be probed for, so the subscription stays until all of it is done.
             self.inbound.closed_because = "it is draining"
+            self.inbound.go_away()
             while self.inbound.active and time.monotonic() < until:  # noqa: ASYNC110 - an event costs each request
                 await asyncio.sleep(0.01)
             # From here on the bus answers in our place: "no responders", at once.

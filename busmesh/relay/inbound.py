@@ -299,6 +299,11 @@ class Inbound:
             work.deadline = math.inf
         self._stream_ticker.wake()
 
+    def go_away(self) -> None:
+        """Tell those who stay until they are told to go elsewhere: this instance is draining."""
+        for work in list(self._streams.values()):
+            work.go_away()
+
     def sent(self, work: Work) -> None:
         """Hear that a response was sent to its end."""
         call = work.call

@@ -10,6 +10,7 @@ from busmesh.errors import RemoteProtocolError
 from busmesh.names import SpiffeId, Subjects
 from busmesh.relay.call import AppFailure, AppResponse, Call
 from busmesh.relay.flow import Receiver, Sender
+from busmesh.relay.websocket import GOING_AWAY, FrameCutter
 from busmesh.telemetry.series import RequestMetrics
 from busmesh.telemetry.spans import Span
 from busmesh.wire.frame import Kind, Session
@@ -67,7 +68,9 @@ class Work:
     """
 
     __slots__ = (
+        "_frames",
         "_inbound",
+        "_leaving",
         "call",
         "deadline",
         "download",
@@ -109,6 +112,8 @@ class Work:
         self.status = 0
         self.flags = ""
         self.switched = False
+        self._frames: FrameCutter | None = None
+        self._leaving = False
         self.upload: Receiver | None = None
         self.download: Sender | None = None
 
@@ -165,6 +170,8 @@ class Work:
     def begin(self, response: AppResponse, opening: Opening) -> None:
         self.status = response.status
         self.switched = bool(opening.upgrade)
+        if opening.upgrade.lower() == b"websocket":
+            self._frames = FrameCutter()
         self._inbound.begun(self)
         head = encode_response(response.status, response.reason, response.headers, b"", None)
         self.emit(Kind.RESPONSE_OPENING, encode_opening(opening, head))
@@ -174,9 +181,27 @@ class Work:
         self.download = Sender(self.emit, source, self._inbound.gate, self._inbound.chunk, done)
 
     def data(self, data: bytes) -> None:
-        if self.download is not None:
-            self.moved = time.monotonic()
+        if self.download is None:
+            return
+        self.moved = time.monotonic()
+        frames = self._frames
+        if frames is None:
             self.download.write(data)
+        elif not (self._leaving and frames.closing):  # nothing follows a Close
+            boundary = frames.feed(data)
+            if self._leaving and boundary and not frames.closing:
+                data = data[:boundary] + GOING_AWAY
+                frames.closing = True
+            self.download.write(data)
+
+    def go_away(self) -> None:
+        """Tell a WebSocket's client to go, as soon as no frame is under way."""
+        frames = self._frames
+        if frames is not None and not frames.closing and self.download is not None:
+            self._leaving = True
+            if frames.between:
+                frames.closing = True
+                self.download.write(GOING_AWAY)
 
     def end(self, trailers: bytes) -> None:
         if self.download is None:

@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import random
+import signal
 import socket
 import time
 import urllib.request
@@ -271,6 +272,21 @@ def test_websocket_messages_of_any_size(store: Store) -> None:
     before = store.counts()
     asyncio.run(main())
     eventually(lambda: store.counts() == before, "nothing is under way any more")
+
+
+def test_a_websocket_of_an_instance_that_drains_is_told_to_go(store: Store) -> None:
+    host, port = store.client.outbound.split(":")
+
+    async def main() -> None:
+        async with connect("ws://store/ws", host=host, port=int(port), proxy=None) as socket:
+            await socket.send("hello")
+            assert await socket.recv() == "hello"
+            store.instance.agent.signal(signal.SIGTERM)
+            await asyncio.wait_for(socket.wait_closed(), 10)
+        assert socket.close_code == 1001
+
+    asyncio.run(main())
+    assert store.instance.agent.wait() == 0
 
 
 def test_many_at_once(store: Store) -> None:

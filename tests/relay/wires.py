@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 HIGH_WATER = 64 * 1024
+#: What one read brings at most, as uvloop reads.
+READ = 256 * 1024
 
 
 class FakeTransport:
@@ -17,6 +19,8 @@ class FakeTransport:
         self.written = b""
         self.unread = 0
         self.blocked = False
+        self._arriving = bytearray()
+        self._arriving_end = False
         self._ended = False
         self._reading = True
         self._closing = False
@@ -34,6 +38,31 @@ class FakeTransport:
 
     def writelines(self, pieces: Iterable[bytes]) -> None:
         self.write(b"".join(pieces))
+
+    def arrive(self, data: bytes, *, end: bool = False) -> None:
+        """Have the peer send, and end its side if so asked; :meth:`deliver` brings it, read by read."""
+        self._arriving += data
+        self._arriving_end = self._arriving_end or end
+
+    def deliver(self, most: int = READ) -> bool:
+        """Hand over one read of what arrived, or the end, if it is wanted; say whether anything was."""
+        if self._lost or self._closing or not self._reading:
+            return False
+        if self._arriving:
+            data = bytes(self._arriving[:most])
+            del self._arriving[:most]
+            self.protocol.data_received(data)
+            return True
+        if self._arriving_end:
+            self._arriving_end = False
+            self.end()
+            return True
+        return False
+
+    @property
+    def undelivered(self) -> int:
+        """Bytes that the peer sent and nobody has read."""
+        return len(self._arriving)
 
     def get_extra_info(self, name: str) -> None:
         """There is no socket."""
@@ -127,3 +156,68 @@ def responses(data: bytes, methods: str = "") -> list[Response]:
         found.append(response._replace(body=rest[:length]))
         data = rest[length:]
     return found
+
+
+class Message(NamedTuple):
+    """As much of one message as has come, as its reader understands it.
+
+    Attributes:
+        line: request or status line.
+        body: without its framing.
+        whole: the body has come to its end; False also if only a closed connection could tell.
+        trailers: lines after the body.
+        rest: what came behind the message.
+    """
+
+    line: str
+    headers: list[tuple[str, str]]
+    body: bytes
+    whole: bool
+    trailers: bytes
+    rest: bytes
+
+    def header(self, name: str) -> str | None:
+        return next((value for key, value in self.headers if key.lower() == name), None)
+
+    @property
+    def status(self) -> int:
+        return int(self.line.split(" ")[1])
+
+
+def read_message(data: bytes) -> Message:
+    """Read the first message in ``data``; there must be at least its head."""
+    head, blank, rest = data.partition(b"\r\n\r\n")
+    assert blank, f"not a whole head: {data[:500]!r}"
+    line, *lines = head.decode("latin-1").split("\r\n")
+    headers = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
+    message = Message(line, headers, b"", False, b"", b"")
+    if message.header("transfer-encoding") is not None:
+        assert message.header("content-length") is None
+        return _dechunked(message, rest)
+    length = message.header("content-length")
+    if length is None:
+        without_body = line.startswith("HTTP/1.1 1") or not line.startswith("HTTP/")
+        return message._replace(body=b"" if without_body else rest, whole=without_body, rest=rest)
+    size = int(length)
+    return message._replace(body=rest[:size], whole=len(rest) >= size, rest=rest[size:])
+
+
+def _dechunked(message: Message, data: bytes) -> Message:
+    body, at = [], 0
+    while True:
+        end = data.find(b"\r\n", at)
+        if end < 0:
+            return message._replace(body=b"".join(body))
+        size = int(data[at:end], 16)
+        at = end + 2
+        if size == 0:
+            break
+        body.append(data[at : at + size])
+        assert data[at + size : at + size + 2] in (b"", b"\r", b"\r\n"), "a chunk without its end"
+        at += size + 2
+    if data.startswith(b"\r\n", at):
+        return message._replace(body=b"".join(body), whole=True, rest=data[at + 2 :])
+    trailers, blank, rest = data[at:].partition(b"\r\n\r\n")
+    if not blank:
+        return message._replace(body=b"".join(body))
+    return message._replace(body=b"".join(body), whole=True, trailers=trailers + b"\r\n", rest=rest)

@@ -6,8 +6,9 @@ delay any message. Sessions, frames, header blocks and everything above them are
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Any, cast
@@ -24,7 +25,7 @@ from busmesh.relay import outbound as outbound_module
 from busmesh.relay import streams as streams_module
 from busmesh.relay import work as work_module
 from busmesh.relay.appconnection import AppConnection
-from busmesh.relay.application import Application
+from busmesh.relay.application import Application, PoolLimits
 from busmesh.relay.call import AppFailure, AppResponse, Call
 from busmesh.relay.exchange import Exchange
 from busmesh.relay.inbound import Inbound
@@ -34,7 +35,8 @@ from busmesh.relay.upstream import Endpoint, Knowledge, Upstreams
 from busmesh.relay.work import Work
 from busmesh.wire.frame import Session
 from tests.relay.transcript import request
-from tests.relay.wires import FakeTransport, Response, responses
+from tests.relay.wires import FakeTransport, Response, read_message, responses
+from tests.relay.wires import Message as HttpMessage
 
 ME = "shop-1"
 NO_RESPONDERS = b"NATS/1.0 503\r\n\r\n"
@@ -55,18 +57,25 @@ class ManualTicker:
     """Stands in for the ticker: ticks when the world's time passes."""
 
     made: list[ManualTicker]
+    clock: Clock
 
     def __init__(self, interval: float, work: Callable[[float], bool]) -> None:
+        self.interval = interval
         self.work = work
         self.awake = False
+        self.due = 0.0
         self.made.append(self)
 
     def wake(self) -> None:
-        self.awake = True
+        if not self.awake:
+            self.awake = True
+            self.due = self.clock.now + self.interval
 
     def tick(self, now: float) -> None:
-        if self.awake:
-            self.awake = self.work(now)
+        if self.awake and now >= self.due - TICK_S / 2:
+            self.awake = False
+            if self.work(now):
+                self.wake()
 
 
 @dataclass(frozen=True)
@@ -142,6 +151,7 @@ class Notes:
         self.requests: list[str] = []
         self.served: list[str] = []
         self.open = 0
+        self.begun = 0
 
     def begin_try(self, exchange: Exchange) -> None:
         self.open += 1
@@ -156,6 +166,7 @@ class Notes:
         self.requests.append(f"{status} {flags}".strip())
 
     def begin_inbound(self, work: Work) -> bytes:
+        self.begun += 1
         return work.request.headers + work.peer.certificate_line
 
     def end_inbound(self, work: Work, size: int) -> None:
@@ -217,14 +228,51 @@ class FakeApp:
         return [b" ".join(message.split(b" ", 2)[:2]).decode() for message in self.seen]
 
 
+class WiredApp(Application):
+    """The real pool of connections to an application that the test plays, byte by byte."""
+
+    def __init__(self, **limits: int) -> None:
+        super().__init__("127.0.0.1", 9, PoolLimits(**limits))
+        #: Every connection ever made, in order.
+        self.wires: list[FakeTransport] = []
+        #: False while the application cannot be connected to, None while connecting takes its time.
+        self.reachable: bool | None = True
+        self._sweeper = cast(asyncio.TimerHandle, object())  # nothing is swept without a loop
+
+    def _grow(self) -> None:
+        while self._pending and self.reachable and len(self.connections) < self.limits.connections:
+            self.wires.append(FakeTransport(AppConnection(self)))
+            connection = self.wires[-1].protocol
+            self.connections.add(connection)
+            self.rest(connection)
+        if self._pending and self.reachable is False:
+            self._unreachable("refused")
+
+    def set_reachable(self, reachable: bool) -> None:
+        self.reachable = reachable
+        self._grow()
+
+    @property
+    def wire(self) -> FakeTransport:
+        """The newest connection."""
+        return self.wires[-1]
+
+    def got(self) -> HttpMessage:
+        """Return as much of the request on the newest connection as has come."""
+        return read_message(self.wire.written)
+
+
 class Instance:
     """One instance of a service: agent's inbound, application, and how the caller sees it."""
 
-    def __init__(self, world: World, service: ServiceName, name: str, **options: Any) -> None:
+    def __init__(
+        self, world: World, service: ServiceName, name: str, app: Callable[[], Any], **options: Any
+    ) -> None:
         self.world = world
         self.name = name
         self.id = SpiffeId.workload("local", service, name)
-        self.app = FakeApp()
+        self._app = app
+        self.app = app()
         self.inbound = self._make(options)
         self._options = options
         head = f"PUB {world.subjects.relay(name)} {world.subjects.reply_prefix(ME)}".encode()
@@ -262,7 +310,7 @@ class Instance:
 
     def restart(self) -> None:
         """Another process of the same name: it knows nothing of the old one's sessions."""
-        self.app = FakeApp()
+        self.app = self._app()
         self.inbound = self._make(self._options)
 
     def freeze(self) -> None:
@@ -279,6 +327,7 @@ class World:
     def __init__(self, patch: pytest.MonkeyPatch, *, capacity: int = 100) -> None:
         self.clock = Clock()
         ManualTicker.made = []
+        ManualTicker.clock = self.clock
         for module in (inbound_module, outbound_module, streams_module, work_module):
             patch.setattr(module, "time", self.clock)
         for module in (inbound_module, outbound_module):
@@ -306,6 +355,7 @@ class World:
         )
         self.bus.handlers[f"{self.subjects.reply_prefix(ME)}*".encode()] = self.outbound.on_reply
         self.listener = Listener(self.outbound.handle, self.outbound.abandon)
+        self.clients: list[FakeTransport] = []
 
     # -- what the members actor does -----------------------------------------------------------------
 
@@ -320,11 +370,17 @@ class World:
         self.upstreams.changed(endpoint.service)
 
     def instance(
-        self, name: str, service: str = "orders", *, session: bool = True, **options: Any
+        self,
+        name: str,
+        service: str = "orders",
+        *,
+        session: bool = True,
+        app: Callable[[], Any] = FakeApp,
+        **options: Any,
     ) -> Instance:
         """Add an instance that is announced, by default with a session."""
         owner = ServiceName.parse(service)
-        made = self.instances[name] = Instance(self, owner, name, **options)
+        made = self.instances[name] = Instance(self, owner, name, app, **options)
         upstream = self.upstreams.upstream(owner)
         upstream.knowledge = Knowledge.KNOWN
         upstream.endpoints[name] = made.endpoint
@@ -361,24 +417,38 @@ class World:
 
     # -- time and messages -------------------------------------------------------------------------------
 
+    def client(self) -> FakeTransport:
+        """Connect a client; what arrives from it is read at :meth:`pump`."""
+        client = FakeTransport(Connection(self.listener))
+        self.clients.append(client)
+        return client
+
+    def wires(self) -> Iterator[FakeTransport]:
+        """Clients, and the connections to applications that the test plays."""
+        yield from self.clients
+        for instance in self.instances.values():
+            if isinstance(instance.app, WiredApp):
+                yield from instance.app.wires
+
     def pump(self) -> None:
-        """Let every message through, also those that answer them."""
-        while self.bus.queue:
-            self.bus.deliver(self.bus.queue.popleft())
+        """Let every message through, also those that answer them, and read what can be read."""
+        while self.bus.queue or any([wire.deliver() for wire in self.wires()]):
+            while self.bus.queue:
+                self.bus.deliver(self.bus.queue.popleft())
 
     def lose(self, count: int = 1) -> list[Message]:
         """Take the oldest messages out of the bus."""
         return [self.bus.queue.popleft() for _ in range(count)]
 
-    def after(self, seconds: float) -> None:
-        """Let time pass, with a tick each 10 ms and every message let through at each."""
-        for _ in range(round(seconds / TICK_S)):
-            self.tick()
+    def after(self, seconds: float, step: float = TICK_S) -> None:
+        """Let time pass, with a tick each 10 ms or ``step``, and every message let through at each."""
+        for _ in range(round(seconds / step)):
+            self.tick(step)
             self.pump()
 
-    def tick(self) -> None:
-        """Let 10 ms pass."""
-        self.clock.now += TICK_S
+    def tick(self, step: float = TICK_S) -> None:
+        """Let 10 ms pass, or ``step``."""
+        self.clock.now += step
         for ticker in list(ManualTicker.made):
             ticker.tick(self.clock.now)
 
@@ -394,6 +464,18 @@ class World:
         }
         assert {i.name: i.endpoint.active for i in self.instances.values() if i.endpoint.active} == {}
         assert self.notes.open == 0, "a try that telemetry saw begin did not end"
+        assert self.outbound._streams._windows.streams == 0
+        assert len(self.outbound._gate) == 0
+
+    def over(self) -> None:
+        """Nothing is left of any request, also not where they were served."""
+        self.settled()
+        for instance in self.instances.values():
+            inbound = instance.inbound
+            assert inbound.statistics()["active"] == inbound.statistics()["streams"] == 0, instance.name
+            assert inbound._windows.streams == 0
+            assert len(inbound.gate) == 0
+        assert self.notes.begun == len(self.notes.served), "work that telemetry saw begin did not end"
 
 
 def answer_of(client: FakeTransport, methods: str = "") -> Response:
