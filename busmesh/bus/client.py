@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -26,11 +27,18 @@ from busmesh.errors import RemoteProtocolError
 
 log = logging.getLogger(__name__)
 
+#: Linux and macOS have it.
+_UNSENT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 #: (subject, reply subject or b"", payload, header block or b"").
 Handler = Callable[[bytes, bytes, bytes, bytes], None]
 
-#: Above this many unsent bytes the bus counts as congested and requests are shed.
-WRITE_HIGH_WATER = 4 * 1024 * 1024
+#: Above this many unsent bytes the bus is busy, and bodies of streams wait: on a slow line a heartbeat behind
+#: more than that would be late.
+BUSY_BYTES = 256 * 1024
+#: Above this many it is congested, and requests are shed.
+CONGESTED_BYTES = 4 * 1024 * 1024
+#: The system, too, would queue megabytes on a slow line; this much unsent is enough to keep a fast one full.
+UNSENT_BYTES = 256 * 1024
 
 
 class Client(NatsClient):
@@ -38,7 +46,7 @@ class Client(NatsClient):
 
     Args:
         on_state: hears True when it stands, False when it is lost.
-        on_writable: called when the bus takes bytes again, after it was congested.
+        on_writable: called when the bus takes bytes again, after it was busy.
     """
 
     def __init__(
@@ -46,7 +54,7 @@ class Client(NatsClient):
     ) -> None:
         super().__init__()
         self._on_writable = on_writable
-        self.congested = False
+        self.busy = False
         self.bad_messages = 0
         self.handler_errors = 0
         self._on_state = on_state
@@ -92,7 +100,9 @@ class Client(NatsClient):
         reader._buffer.clear()
         self._parser.reset()
         transport.set_protocol(_DirectProtocol(self, inner))
-        transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+        transport.set_write_buffer_limits(high=BUSY_BYTES)
+        if _UNSENT is not None and (sock := transport.get_extra_info("socket")) is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, _UNSENT, UNSENT_BYTES)
         if early:
             self._read(early)
 
@@ -145,6 +155,10 @@ class Client(NatsClient):
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    @property
+    def congested(self) -> bool:
+        return self.busy and bool(self._stream_transport().get_write_buffer_size() > CONGESTED_BYTES)
 
     # -- subscribing -----------------------------------------------------------------------------
 
@@ -220,16 +234,16 @@ class _DirectProtocol(asyncio.Protocol):
         self._client.cut()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._client.congested = False  # a lost transport does not say that writing resumes
+        self._client.busy = False  # a lost transport does not say that writing resumes
         self._client._on_state(False)
         # An error would be raised inside nats-py's read loop; the end of the stream says the same.
         self._inner.connection_lost(None)
 
     def pause_writing(self) -> None:
-        self._client.congested = True
+        self._client.busy = True
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
-        self._client.congested = False
+        self._client.busy = False
         self._inner.resume_writing()
         self._client._on_writable()

@@ -91,7 +91,8 @@ class Connection:
 
     async def _connect_once(self) -> bool:
         client = Client(
-            lambda standing: self._on_state(standing) if self._client is client else None, self._uncongested
+            lambda standing: self._on_state(standing) if self._client is client else None,
+            self._no_longer_busy,
         )
 
         # What a client that was given up still has to say concerns nobody.
@@ -259,10 +260,10 @@ class Connection:
         self._watchers.append(watcher)
 
     def on_writable(self, writer: Callable[[], None]) -> None:
-        """Call ``writer`` each time the bus takes bytes again after it was congested."""
+        """Call ``writer`` each time the bus takes bytes again after it was busy."""
         self._writers.append(writer)
 
-    def _uncongested(self) -> None:
+    def _no_longer_busy(self) -> None:
         for writer in self._writers:
             writer()
 
@@ -273,8 +274,13 @@ class Connection:
         return client
 
     @property
+    def busy(self) -> bool:
+        """True while the bus takes bytes slower than they come: what can wait, waits."""
+        return self._client is not None and self._client.busy
+
+    @property
     def congested(self) -> bool:
-        """True while the bus takes bytes slower than they come: new requests are shed."""
+        """True while so much waits for the bus that new requests are shed."""
         return self._client is not None and self._client.congested
 
     @property

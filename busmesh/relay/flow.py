@@ -55,11 +55,11 @@ class Gate:
     """Says whether the bus takes more, and wakes those that waited when it does.
 
     Args:
-        congested: asked before each frame.
+        busy: asked before each frame.
     """
 
-    def __init__(self, congested: Callable[[], bool]) -> None:
-        self.congested = congested
+    def __init__(self, busy: Callable[[], bool]) -> None:
+        self.busy = busy
         self._waiting: dict[int, Sender] = {}
 
     def wait(self, sender: Sender) -> None:
@@ -155,7 +155,7 @@ class Sender:
             size = min(len(waiting[0]), self._chunk, self._limit - self.size)
             if size <= 0:
                 break
-            if self._gate.congested():
+            if self._gate.busy():
                 self._gate.wait(self)
                 break
             data = waiting.popleft()

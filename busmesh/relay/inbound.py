@@ -89,7 +89,7 @@ class Inbound:
         #: What awaits a response, and what has one that is still on its way, by session and stream.
         self._work: dict[tuple[int, int], Work] = {}
         self._streams: dict[tuple[int, int], Work] = {}
-        self.gate = Gate(lambda: bus.congested)
+        self.gate = Gate(lambda: bus.busy)
         bus.on_writable(self.gate.open)
         bus.on_connection(self._on_connection)
         self._windows = Windows()

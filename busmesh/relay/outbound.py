@@ -100,7 +100,7 @@ class Outbound:
         self._prober = Prober(bus, self._silent)
         self._streams = Streams(self._emitter, self._stream_over)
         self._begun = self._streams.begun
-        self._gate = Gate(lambda: bus.congested)
+        self._gate = Gate(lambda: bus.busy)
         self._ticker = Ticker(TICK_S, self._tick)
         self._stream_ticker = Ticker(STREAM_TICK_S, self._tick_streams)
         self.active = 0

@@ -115,6 +115,8 @@ class Upload:
         if self._sender is not None:
             self._sender.close()
             self._sender = None
+            if self.size <= KEPT:
+                self._source.resume_reading()
 
     def __repr__(self) -> str:
         kept = "none" if self._kept is None else str(sum(map(len, self._kept)))

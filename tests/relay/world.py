@@ -110,6 +110,10 @@ class FakeBus:
     def on_writable(self, writer: Callable[[], None]) -> None:
         self.writers.append(writer)
 
+    @property
+    def busy(self) -> bool:
+        return self.congested
+
     def set_congested(self, congested: bool) -> None:
         self.congested = congested
         for writer in self.writers if not congested else ():
@@ -432,7 +436,7 @@ class World:
 
     def pump(self) -> None:
         """Let every message through, also those that answer them, and read what can be read."""
-        while self.bus.queue or any([wire.deliver() for wire in self.wires()]):
+        while self.bus.queue or sum(wire.deliver() for wire in self.wires()):
             while self.bus.queue:
                 self.bus.deliver(self.bus.queue.popleft())
 
