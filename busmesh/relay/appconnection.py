@@ -80,6 +80,8 @@ class AppConnection(asyncio.Protocol):
         self._fed = 0
         self._interim = 0
         self._paused = False
+        #: The application keeps up with what it is sent, or what it was sent before.
+        self._writable = True
         #: The response goes to the call's consumer in parts.
         self._in_parts = False
         #: The application speaks the protocol that was asked for; what it sends is not HTTP.
@@ -98,6 +100,11 @@ class AppConnection(asyncio.Protocol):
         self.call = call
         self._interim = 0
         call.connection = self
+        if call.upload is not None:
+            if self._writable:
+                call.upload.resume()
+            else:
+                call.upload.pause()
         self._transport.write(call.message)
         if call.opening is not None:
             for data in call.take_early():
@@ -127,10 +134,12 @@ class AppConnection(asyncio.Protocol):
             self._transport.write(b"0\r\n%b\r\n" % call.trailers)
 
     def pause_writing(self) -> None:
+        self._writable = False
         if self.call is not None and self.call.upload is not None:
             self.call.upload.pause()
 
     def resume_writing(self) -> None:
+        self._writable = True
         if self.call is not None and self.call.upload is not None:
             self.call.upload.resume()
 

@@ -94,8 +94,7 @@ class Application:
             message = f"{self.limits.pending} requests wait for the application already"
             self.end(call, AppFailure(False, "overflow", message))
         else:
-            call.queue = self._pending
-            self._pending.append(call)
+            call.wait(self._pending)
             self._grow()
 
     def _grow(self) -> None:

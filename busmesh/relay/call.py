@@ -103,10 +103,10 @@ class Call:
         self._early: list[bytes] = []
 
     def write(self, data: bytes) -> None:
-        """Send more of the request's body."""
+        """Send more of the request's body; once it is answered nobody wants the rest."""
         if self.connection is not None:
             self.connection.write(self, data)
-        else:
+        elif self.queue is not None:
             self._early.append(data)
 
     def end(self, trailers: bytes) -> None:
@@ -114,6 +114,13 @@ class Call:
         self.finished, self.trailers = True, trailers
         if self.connection is not None:
             self.connection.finish(self)
+
+    def wait(self, queue: deque[Call]) -> None:
+        """Wait for a connection; meanwhile no more of the body comes than was granted from the beginning."""
+        self.queue = queue
+        queue.append(self)
+        if self.upload is not None:
+            self.upload.pause()
 
     def take_early(self) -> list[bytes]:
         """Return what was written before there was a connection."""
