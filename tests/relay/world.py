@@ -7,6 +7,7 @@ delay any message. Sessions, frames, header blocks and everything above them are
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -292,8 +293,17 @@ class Instance:
             observer=self.world.notes,
             **options,
         )
-        self.world.bus.handlers[self.world.subjects.relay(self.name).encode()] = made.on_relay
+        self._listen(made)
         return made
+
+    def _listen(self, inbound: Inbound | None) -> None:
+        """Have the bus bring messages to ``inbound``, or to nobody."""
+        handlers, subjects = self.world.bus.handlers, self.world.subjects
+        for subject in (subjects.relay(self.name), f"{subjects.gone_prefix(self.name)}*"):
+            handlers.pop(subject.encode(), None)
+        if inbound is not None:
+            handlers[subjects.relay(self.name).encode()] = inbound.on_relay
+            handlers[f"{subjects.gone_prefix(self.name)}*".encode()] = inbound.on_gone
 
     def connect(self, *, tell: bool = True) -> None:
         """Have a session stand between the caller and this instance."""
@@ -310,7 +320,7 @@ class Instance:
 
     def die(self) -> None:
         """The agent is killed: the bus knows that nobody listens there."""
-        self.world.bus.handlers.pop(self.world.subjects.relay(self.name).encode(), None)
+        self._listen(None)
 
     def restart(self) -> None:
         """Another process of the same name: it knows nothing of the old one's sessions."""
@@ -322,7 +332,7 @@ class Instance:
         self.world.bus.handlers[self.world.subjects.relay(self.name).encode()] = lambda *_: None
 
     def thaw(self) -> None:
-        self.world.bus.handlers[self.world.subjects.relay(self.name).encode()] = self.inbound.on_relay
+        self._listen(self.inbound)
 
 
 class World:
@@ -360,6 +370,16 @@ class World:
         self.bus.handlers[f"{self.subjects.reply_prefix(ME)}*".encode()] = self.outbound.on_reply
         self.listener = Listener(self.outbound.handle, self.outbound.abandon)
         self.clients: list[FakeTransport] = []
+
+    def kill_caller(self, *, told: bool) -> None:
+        """The caller's agent is killed; the bus says so to whoever sends it something, or says nothing."""
+        for ticker in (self.outbound._ticker, self.outbound._stream_ticker):
+            cast(ManualTicker, ticker).interval = math.inf
+            cast(ManualTicker, ticker).due = math.inf
+        replies = f"{self.subjects.reply_prefix(ME)}*".encode()
+        del self.bus.handlers[replies]
+        if not told:
+            self.bus.handlers[replies] = lambda *_: None
 
     # -- what the members actor does -----------------------------------------------------------------
 
