@@ -86,6 +86,8 @@ class Connection(asyncio.Protocol):
         self._writable = True
         self._closing = False
         self._half_closed = False
+        #: The other side of a switched connection has sent its end.
+        self._answered = False
         self._framing = _Framing.NONE
         self._remaining = 0
         self._keep = True
@@ -122,6 +124,8 @@ class Connection(asyncio.Protocol):
             arriving, self._arriving = self._arriving, None
             if arriving is not None and arriving.upload is not None:
                 arriving.upload.end(b"")
+            if self._answered and self._serving is not None and self.transport is not None:
+                self._served(self._serving, self.transport)
             return self._serving is not None
         self._parser.end()
         self._closing = True
@@ -340,7 +344,7 @@ class Connection(asyncio.Protocol):
 
     def write_interim(self, request: Request, status: int, reason: bytes, headers: bytes) -> None:
         awaited = self._serving is request and not self._framing and not request.http10
-        if self.transport is not None and awaited:
+        if self.transport is not None and awaited and self._writable:
             self.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, headers))
 
     def begin_response(
@@ -377,8 +381,10 @@ class Connection(asyncio.Protocol):
         """From here on the connection carries bytes; what the client sent early belongs to them."""
         self._release(_Hold.QUEUED)
         early, request.body = request.body, b""
-        if early and request.upload is not None:
+        if request.upload is not None:
             request.upload.write(early)
+            if self._half_closed:
+                request.upload.end(b"")
 
     def write_part(self, request: Request, data: bytes) -> None:
         transport = self.transport
@@ -404,6 +410,7 @@ class Connection(asyncio.Protocol):
             if self._half_closed:
                 self._served(request, transport)
             else:
+                self._answered = True
                 transport.write_eof()
             return
         if self._framing is _Framing.LENGTH and self._remaining:
@@ -444,6 +451,11 @@ class Connection(asyncio.Protocol):
                 self._rest()
             if self._queue or self._closing:
                 self._step()
+
+    @property
+    def writable(self) -> bool:
+        """Whether the client keeps up with what is written to it."""
+        return self._writable
 
     @property
     def busy(self) -> bool:

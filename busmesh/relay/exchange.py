@@ -12,6 +12,7 @@ from busmesh.relay.upload import Upload
 from busmesh.relay.upstream import Endpoint
 from busmesh.telemetry.spans import Span, Trace
 from busmesh.wire.frame import Session
+from busmesh.wire.http import SWITCHING
 
 #: Envoy's default for a route without a timeout.
 DEFAULT_TIMEOUT_S = 15.0
@@ -111,6 +112,11 @@ class Exchange:
             if operations is not None:
                 block = operations.apply_block(block)
         return block
+
+    @property
+    def switched(self) -> bool:
+        """Whether the response is a switch to another protocol, where either side ends by itself."""
+        return self.status == SWITCHING[0]
 
     @property
     def repeatable(self) -> bool:

@@ -375,17 +375,18 @@ class Inbound:
 
     def _tick_streams(self, now: float) -> bool:
         """Look after bodies in parts: break off what is late, at rest or without a caller; grant again."""
-        for work in list(self._streams.values()):
+        uploads = [work for work in self._work.values() if work.upload is not None]
+        for work in [*self._streams.values(), *uploads]:
+            peer = work.peer
             if now >= work.deadline:
-                work.break_off(Refusal(True, 504, "UT", "timeout", "the response did not end in time"))
-            elif now - work.moved > STREAM_IDLE_S:
+                self._broken(work, Refusal(True, 504, "UT", "timeout", "the response did not end in time"))
+            elif work.under_way and now - work.moved > STREAM_IDLE_S:
                 message = f"nothing moved for {STREAM_IDLE_S:g} s"
-                work.break_off(Refusal(True, 504, "UT", "stream_idle", message))
-            elif now - work.peer.heard > SILENT_S or (work.peer.gone and now - work.peer.gone > GONE_S):
+                self._broken(work, Refusal(True, 504, "UT", "stream_idle", message))
+            elif now - peer.heard > SILENT_S or (peer.gone and now - peer.gone > GONE_S):
                 self._cancelled(work)
-        uploads = [work.upload for work in (*self._work.values(), *self._streams.values()) if work.upload]
-        for upload in uploads:
-            upload.remind()
+            elif work.upload is not None:
+                work.upload.remind()
         return bool(self._streams or uploads)
 
     @property

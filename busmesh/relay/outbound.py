@@ -144,7 +144,8 @@ class Outbound:
         request = exchange.request
         chunk = min(MAX_DATA, self._bus.max_payload - 1024)
         sent = partial(self._body_sent, exchange)
-        exchange.upload = request.upload = Upload(request.body, request, self._gate, chunk, sent)
+        first = b"" if request.upgrade else request.body
+        exchange.upload = request.upload = Upload(first, request, self._gate, chunk, sent)
         if request.opening is None or request.complete:
             exchange.upload.end(request.trailers)
         elif exchange.rule.timeout is None and not request.upgrade:
@@ -346,7 +347,13 @@ class Outbound:
         """Take a frame that belongs to a response which has begun."""
         if kind != Kind.PROBE_RESULT:
             self._streams.take(kind, exchange, plaintext)
-        elif decode_probe_result(plaintext) is not ProbeState.AT_WORK:
+            return
+        try:
+            state = decode_probe_result(plaintext)
+        except RemoteProtocolError as error:
+            self._streams.break_off(exchange, "DPE", "stream_broken", str(error))
+            return
+        if state is not ProbeState.AT_WORK:
             self._streams.break_off(exchange, "UF", "response_lost", "its end was lost on the bus")
 
     def _stream_over(self, exchange: Exchange, status: int, flags: str, size: int) -> None:

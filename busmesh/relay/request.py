@@ -64,6 +64,11 @@ class Request:
         return self.connection.transport is None
 
     @property
+    def reads(self) -> bool:
+        """Whether the client keeps up with what is written to it."""
+        return self.connection.writable
+
+    @property
     def upgrade(self) -> bytes:
         """The protocol that the client wants to switch to, if any."""
         return self.opening.upgrade if self.opening is not None else b""

@@ -63,7 +63,10 @@ class Streams:
             exchange.deadline = math.inf
         exchange.download = request.download = Receiver(self._emitter(exchange), self._windows)
         self.begun[exchange.stream] = exchange
-        exchange.download.placed()
+        if request.reads:
+            exchange.download.placed()
+        else:
+            exchange.download.pause()
         if opening.upgrade and exchange.upload is not None:
             exchange.upload.proceed()
 
@@ -86,9 +89,9 @@ class Streams:
         elif kind == Kind.END:
             number, trailers = decode_end(plaintext)
             download.end(number)
-            if not request.upgrade or exchange.upload is None or exchange.upload.complete:
-                self._end(exchange, "")
             request.finish(trailers)
+            if not exchange.switched or exchange.upload is None or exchange.upload.ended:
+                self._end(exchange, "")
         elif kind == Kind.CREDIT:
             if exchange.upload is not None:
                 exchange.upload.grant(decode_credit(plaintext))

@@ -122,6 +122,11 @@ class Work:
         """Bytes of the request's body that came."""
         return self.upload.size if self.upload is not None else len(self.request.body)
 
+    @property
+    def under_way(self) -> bool:
+        """Whether a body is on its way; else the application is at work and takes its time."""
+        return self.status != 0 or (self.call is not None and not self.call.finished)
+
     def emit(self, kind: Kind, plaintext: bytes) -> None:
         """Send a frame of this stream; the bus says if nobody gets it."""
         self._inbound.send(self.peer, kind, self.stream, plaintext, tell_if_gone=True)
