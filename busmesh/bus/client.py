@@ -34,11 +34,11 @@ Handler = Callable[[bytes, bytes, bytes, bytes], None]
 
 #: Above this many unsent bytes the bus is busy, and bodies of streams wait: on a slow line a heartbeat behind
 #: more than that would be late.
-BUSY_BYTES = 256 * 1024
+BUSY_BYTES = 64 * 1024
 #: Above this many it is congested, and requests are shed.
 CONGESTED_BYTES = 4 * 1024 * 1024
 #: The system, too, would queue megabytes on a slow line; this much unsent is enough to keep a fast one full.
-UNSENT_BYTES = 256 * 1024
+UNSENT_BYTES = 64 * 1024
 
 
 class Client(NatsClient):
@@ -54,13 +54,16 @@ class Client(NatsClient):
     ) -> None:
         super().__init__()
         self._on_writable = on_writable
-        self.busy = False
+        self.paused = False
         self.bad_messages = 0
         self.handler_errors = 0
         self._on_state = on_state
         self._handlers: dict[int, Handler] = {}
         self._parser = Parser(self._route_message, self._control_line)
         self._outgoing: list[bytes] = []
+        self._outgoing_bytes = 0
+        #: Somebody was told in this turn that the bus is busy, and wants to hear when it is not.
+        self._asked_while_busy = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
 
@@ -157,8 +160,18 @@ class Client(NatsClient):
         task.add_done_callback(self._tasks.discard)
 
     @property
+    def busy(self) -> bool:
+        """True while more waits to be written than should wait in front of a heartbeat."""
+        if self.paused:
+            return True
+        if self._outgoing_bytes <= BUSY_BYTES:
+            return False
+        self._asked_while_busy = True
+        return True
+
+    @property
     def congested(self) -> bool:
-        return self.busy and bool(self._stream_transport().get_write_buffer_size() > CONGESTED_BYTES)
+        return self.paused and bool(self._stream_transport().get_write_buffer_size() > CONGESTED_BYTES)
 
     # -- subscribing -----------------------------------------------------------------------------
 
@@ -190,6 +203,7 @@ class Client(NatsClient):
         if not self._outgoing:
             self._loop.call_soon(self.flush_outgoing)
         self._outgoing.append(frame)
+        self._outgoing_bytes += len(frame)
 
     def flush_outgoing(self) -> None:
         """Write what :meth:`send` took; drop it if the connection is gone, since it would come late."""
@@ -199,6 +213,10 @@ class Client(NatsClient):
             if not transport.is_closing():
                 transport.write(outgoing[0] if len(outgoing) == 1 else b"".join(outgoing))
             outgoing.clear()
+            self._outgoing_bytes = 0
+            if self._asked_while_busy and not self.paused:
+                self._asked_while_busy = False
+                self._loop.call_soon(self._on_writable)
 
     async def rtt(self, timeout: float = 1.0) -> float:
         if self._stream_transport().is_closing():  # uvloop raises a RuntimeError, which nobody expects
@@ -234,16 +252,16 @@ class _DirectProtocol(asyncio.Protocol):
         self._client.cut()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._client.busy = False  # a lost transport does not say that writing resumes
+        self._client.paused = False  # a lost transport does not say that writing resumes
         self._client._on_state(False)
         # An error would be raised inside nats-py's read loop; the end of the stream says the same.
         self._inner.connection_lost(None)
 
     def pause_writing(self) -> None:
-        self._client.busy = True
+        self._client.paused = True
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
-        self._client.busy = False
+        self._client.paused = False
         self._inner.resume_writing()
         self._client._on_writable()
