@@ -79,6 +79,10 @@ def _refusal(file: str, code: str, message: str, where: Position, hint: str = ""
     return InvalidDocuments([Finding("error", code, message, file, *where, hint=hint)])
 
 
+def _too_deep(file: str, where: Position) -> InvalidDocuments:
+    return _refusal(file, "BM1109", f"nested deeper than {MAX_DEPTH} levels", where)
+
+
 def _mark(mark: Any) -> Position:
     return Position() if mark is None else Position(mark.line + 1, mark.column + 1)
 
@@ -89,6 +93,8 @@ def _events(text: str, file: str) -> Iterator[Any]:
         yield from yaml.parse(text, Loader=_Parser)
     except yaml.MarkedYAMLError as error:
         where = _mark(error.problem_mark or error.context_mark)
+        if "nesting depth" in (error.problem or ""):  # from 6.0.4 on the scanner has a bound of its own
+            raise _too_deep(file, where) from None
         message = f"not YAML: {error.problem or error.context}"
         hint = "indent with spaces" if "tab" in message else ""
         raise _refusal(file, "BM1101", message, where, hint) from None
@@ -146,7 +152,7 @@ def _check_node(event: Any, file: str, nodes: int, depth: int) -> None:
     if nodes > MAX_NODES:
         raise _refusal(file, "BM1112", f"more than {MAX_NODES} values in one file", where, "split the file")
     if depth >= MAX_DEPTH and not isinstance(event, yaml.ScalarEvent):
-        raise _refusal(file, "BM1109", f"nested deeper than {MAX_DEPTH} levels", where)
+        raise _too_deep(file, where)
 
 
 def _key(event: Any, frame: _Frame, file: str) -> str:

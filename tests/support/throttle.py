@@ -1,4 +1,4 @@
-"""A slow line: a TCP proxy that passes on so many bytes a second of what clients send, and the rest at once."""
+"""A slow line: a TCP proxy that passes on so many bytes a second of what clients send."""
 
 from __future__ import annotations
 
