@@ -19,6 +19,7 @@ from busmesh.wire.stream import (
     decode_data,
     decode_end,
 )
+from tests.relay.bodies import pattern
 
 ROOM = 200_000
 CHUNK = 40_000
@@ -70,13 +71,6 @@ class Half:
     def free(self) -> None:
         self.congested = False
         self.gate.open()
-
-
-def pattern(at: int, size: int) -> bytes:
-    """Return bytes that tell where in the body they stand."""
-    period = bytes(range(251))
-    start = at % 251
-    return (period * (size // 251 + 2))[start : start + size]
 
 
 # -- sending ---------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from busmesh.relay.flow import MAX_WINDOW, Gate
 from busmesh.relay.upload import KEPT, Upload
 from busmesh.wire.frame import Kind
 from busmesh.wire.stream import INITIAL_CREDIT, decode_data, decode_end
-from tests.relay.test_flow import SIZES, Tap, pattern
+from tests.relay.bodies import pattern
+from tests.relay.test_flow import SIZES, Tap
 
 ROOM = 200_000
 
