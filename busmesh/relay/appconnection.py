@@ -416,17 +416,17 @@ class AppConnection(asyncio.Protocol):
         self._failure = failure
         raise _Stop
 
-    def _head(self) -> AppResponse:
+    def _head(self, body: bytes = b"") -> AppResponse:
         block = b"".join(self._lines)
         if b"_" in block:
             block = b"".join(without_disguised(self._lines, _DROPPED))
         if not self._dated and self._has_head:
             block += date_line()  # RFC 9110 section 6.6.1
         reason = self._reason if _REASON.fullmatch(self._reason) is not None else b""
-        return AppResponse(self._parser.get_status_code(), reason, block, b"", self._length)
+        return AppResponse(self._parser.get_status_code(), reason, block, body, self._length)
 
     def _collected(self) -> AppResponse:
-        return self._head()._replace(body=self._take_body())
+        return self._head(self._take_body())
 
     def _take_body(self) -> bytes:
         body, self._body = self._body, []

@@ -402,7 +402,7 @@ class RequestParser:
             if self._body:
                 self._sink.body(self._take_body())
             self._sink.ended(trailers)
-        elif trailers := self._take_trailers():
+        elif self._trailers and (trailers := self._take_trailers()):
             self._sink.parsed(self._request(Opening()))
             self._sink.ended(trailers)
         else:
