@@ -40,12 +40,14 @@ from busmesh.members.acknowledgement import Acknowledgement
 from busmesh.members.announcement import Refused, State
 from busmesh.names import ServiceName, SpiffeId, Subjects
 from busmesh.policy.compile import Caller
+from busmesh.policy.fields import seconds
 from busmesh.policy.snapshot import Snapshot
 from busmesh.relay.application import Application, PoolLimits
 from busmesh.relay.handshakes import Acceptor, Sessions, open_session
 from busmesh.relay.inbound import Inbound
 from busmesh.relay.listener import Listener
 from busmesh.relay.outbound import Outbound
+from busmesh.relay.refusals import Limits
 from busmesh.relay.upstream import Upstreams
 from busmesh.telemetry.access import AccessLog
 from busmesh.telemetry.events import EventLog
@@ -182,7 +184,9 @@ class Agent:
             gone=self.members.gone,
             rng=self._rng,
         )
-        self.listener = Listener(self.outbound.handle, self.outbound.abandon)
+        self.listener = Listener(
+            self.outbound.handle, self.outbound.abandon, _listener_limits(self.definition)
+        )
         self.inbound: Inbound | None = None
         self.health: HealthChecker | None = None
         self.application: Application | None = None
@@ -376,6 +380,19 @@ class Agent:
             self.application.close()
         await self.admin.close()
         await self.bus.close()
+
+
+def _listener_limits(definition: AgentDefinition) -> Limits:
+    limits = definition.limits
+    return Limits(
+        body=limits.max_body or None,
+        header_bytes=limits.max_header_bytes,
+        header_count=limits.max_headers,
+        header_timeout=seconds(limits.header_timeout),
+        idle_timeout=seconds(limits.idle_timeout),
+        min_rate=limits.min_rate,
+        connections=limits.max_connections,
+    )
 
 
 class _Acknowledgements:

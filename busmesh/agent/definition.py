@@ -112,6 +112,39 @@ class LimitsOf(Model):
     max_pending: int = Field(
         1024, alias="maxPending", ge=1, le=1_000_000, description="Requests that wait for a connection to it."
     )
+    max_connections: int = Field(
+        10_000,
+        alias="maxConnections",
+        ge=1,
+        le=1_000_000,
+        description="Connections from the application to outbound; above it 503.",
+    )
+    max_body: int = Field(
+        0, alias="maxBody", ge=0, description="Bytes of a request body; above it 413. 0: any size (as Envoy)."
+    )
+    max_header_bytes: int = Field(
+        65_536,
+        alias="maxHeaderBytes",
+        ge=1024,
+        le=65_536,
+        description="Bytes of target and headers of a request; above it 431.",
+    )
+    max_headers: int = Field(
+        100, alias="maxHeaders", ge=1, le=200, description="Header lines of a request; above it 431."
+    )
+    header_timeout: Duration = Field(
+        "10s", alias="headerTimeout", description="From the first byte of a request to the end of its head."
+    )
+    idle_timeout: Duration = Field(
+        "10m", alias="idleTimeout", description="A connection of the application may rest so long."
+    )
+    min_rate: int = Field(
+        240,
+        alias="minRate",
+        ge=0,
+        le=1_000_000,
+        description="Bytes a second that a body must come, and a response be read, with; 0: any (Kestrel's).",
+    )
 
 
 class TelemetryOf(Model):

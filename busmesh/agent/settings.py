@@ -102,6 +102,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(("drain",)),
     Setting(("limits", "maxRequests"), _whole),
     Setting(("limits", "maxPending"), _whole),
+    Setting(("limits", "maxConnections"), _whole),
+    Setting(("limits", "maxBody"), _whole),
+    Setting(("limits", "maxHeaderBytes"), _whole),
+    Setting(("limits", "maxHeaders"), _whole),
+    Setting(("limits", "headerTimeout")),
+    Setting(("limits", "idleTimeout")),
+    Setting(("limits", "minRate"), _whole),
     Setting(("telemetry", "accessLog"), _share),
     Setting(("telemetry", "tracing"), _share),
 )
