@@ -257,7 +257,7 @@ class AppConnection(asyncio.Protocol):
         """A response is whole: the connection takes the next call, if nothing speaks against it."""
         call, self.call, self._response = self.call, None, None
         in_parts, self._in_parts = self._in_parts, False
-        trailers = b"".join(self._trailers)
+        trailers = self._take_trailers()
         if self._reusable and self.usable and (call is None or call.finished):
             if call is not None and call.method == b"HEAD":
                 # The parser cannot be told that the body announced here never comes.
@@ -409,6 +409,8 @@ class AppConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if self._response is None and self._parser.get_status_code() >= 200:
+            if sum(map(len, self._trailers)) > MAX_HEADER_BYTES or self._count > MAX_HEADER_LINES:
+                self._refuse(_too_many_headers())
             self._response = self._collected()
             self._reusable = self._parser.should_keep_alive()
 
@@ -427,6 +429,12 @@ class AppConnection(asyncio.Protocol):
 
     def _collected(self) -> AppResponse:
         return self._head(self._take_body())
+
+    def _take_trailers(self) -> bytes:
+        trailers = b"".join(self._trailers)
+        if b"_" in trailers:
+            trailers = b"".join(without_disguised(self._trailers, _DROPPED))
+        return trailers
 
     def _take_body(self) -> bytes:
         body, self._body = self._body, []
