@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from busmesh.errors import RemoteProtocolError
 from busmesh.relay.answers import Answer, reason_of
 from busmesh.relay.parsing import ParsedRequest, RequestParser
+from busmesh.relay.rates import Rates
 from busmesh.relay.request import Request
 from busmesh.relay.sockets import reset, unacknowledged
 from busmesh.wire.stream import Opening
@@ -88,9 +89,7 @@ class Connection(asyncio.Protocol):
         self._remaining = 0
         self._keep = True
         self._resting_since = 0.0
-        #: Bytes read and written, and what they were at the last look at the rates: see :meth:`_look`.
-        self._came = self._wrote = 0
-        self._looked = (0.0, 0, 0, 0)
+        self._rates = Rates(listener.limits.min_rate)
 
     # -- connection events -----------------------------------------------------------------------
 
@@ -165,7 +164,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return
-        self._came += len(data)
+        self._rates.came += len(data)
         self._parser.feed(data)
         self._step()
         if self._arriving is not None and self._arriving is not self._serving:
@@ -334,7 +333,7 @@ class Connection(asyncio.Protocol):
         self._keep = self._may_keep(request) and self._arriving is not request
         connection = self._connection_line(request)
         data = b"HTTP/1.1 %d %b\r\n%b%b%b\r\n%b" % (status, reason, headers, length, connection, body)
-        self._wrote += len(data)
+        self._rates.wrote += len(data)
         transport.write(data)
         self._served(request, transport)
 
@@ -368,7 +367,7 @@ class Connection(asyncio.Protocol):
             length = b"transfer-encoding: chunked\r\n"
         connection = b"" if opening.upgrade else self._connection_line(request)
         head = b"HTTP/1.1 %d %b\r\n%b%b%b\r\n" % (status, reason, headers, length, connection)
-        self._wrote += len(head)
+        self._rates.wrote += len(head)
         transport.write(head)
         if opening.upgrade:
             self._switch(request)
@@ -386,10 +385,10 @@ class Connection(asyncio.Protocol):
         transport = self.transport
         if transport is None or self._serving is not request:
             return
-        self._wrote += len(data)
+        self._rates.wrote += len(data)
         if self._framing is _Framing.CHUNKED:
             size = b"%x\r\n" % len(data)
-            self._wrote += len(size) + 2
+            self._rates.wrote += len(size) + 2
             transport.writelines((size, data, b"\r\n"))
             return
         if self._framing is _Framing.LENGTH:
@@ -463,9 +462,10 @@ class Connection(asyncio.Protocol):
 
     # -- time ------------------------------------------------------------------------------------
 
-    def _look(self) -> None:
-        """Note the time, the bytes that came, those that the client has taken, and those written to it."""
-        self._looked = (self._listener.now, self._came, self._wrote - self._unread(), self._wrote)
+    def _look_again(self) -> None:
+        """Begin to measure how fast the client sends and reads."""
+        self._rates.look(self._listener.now, self._unread())
+        self.deadline = self._listener.now + self._limits.rate_grace
 
     def _unread(self) -> int:
         """Return how many bytes the client has not taken yet; some of them may be the system's already."""
@@ -473,19 +473,12 @@ class Connection(asyncio.Protocol):
             return 0
         return self.transport.get_write_buffer_size() + unacknowledged(self.transport)
 
-    def _reads_too_slowly(self) -> bool:
-        """Say whether the client left unread what was there at the last look, and takes too little."""
-        since, _, taken_then, wrote_then = self._looked
-        taken = self._wrote - self._unread()
-        least = self._limits.min_rate * (self._listener.now - since)
-        return taken < wrote_then and taken - taken_then < least
-
     def expire(self) -> None:
         """The deadline passed: cut a client that does not read, answer a slow one, close a resting one."""
         transport = self.transport
         if transport is None:
             return
-        if self._reads_too_slowly():
+        if self._rates.reads_too_slowly(self._listener.now, self._unread()):
             self._cut()
         elif self._serving is not None:
             if self._sends_too_slowly():
@@ -505,13 +498,8 @@ class Connection(asyncio.Protocol):
 
     def _sends_too_slowly(self) -> bool:
         """Say whether the body of the request being served comes too slowly, and not for our reasons."""
-        since, came, _, _ = self._looked
-        return (
-            self._arriving is self._serving
-            and self._parser.in_body
-            and not self._holds
-            and self._came - came < self._limits.min_rate * (self._listener.now - since)
-        )
+        awaited = self._arriving is self._serving and self._parser.in_body and not self._holds
+        return awaited and self._rates.sends_too_slowly(self._listener.now)
 
     def _expire_at_rest(self, transport: asyncio.Transport) -> None:
         """Close a connection that has rested long enough, or that only lingers."""
@@ -522,10 +510,6 @@ class Connection(asyncio.Protocol):
             self._look_again()
         else:
             self.deadline = end
-
-    def _look_again(self) -> None:
-        self._look()
-        self.deadline = self._listener.now + self._limits.rate_grace
 
     def __repr__(self) -> str:
         state = "serving" if self._serving is not None else "resting"
