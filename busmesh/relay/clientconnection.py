@@ -78,6 +78,8 @@ class Connection(asyncio.Protocol):
         self._serving: Request | None = None
         #: The request whose body is still coming; it may wait in the queue or be served.
         self._arriving: Request | None = None
+        #: Its client need not wait for ``100 Continue``, or does not.
+        self._invited = True
         self._stepping = False
         self._holds = 0
         self._writable = True
@@ -209,6 +211,7 @@ class Connection(asyncio.Protocol):
         made = Request(self, request)
         if request.opening is not None:
             self._arriving = made
+            self._invited = not request.opening.expects
             self._look_again()
         self._queue.append(made)
         if len(self._queue) >= self._limits.pipelined:
@@ -218,12 +221,19 @@ class Connection(asyncio.Protocol):
         request = self._arriving
         if request is None:  # it was answered already
             return
+        if not self._invited:
+            self._invite()
         if request.upload is None or (request.upgrade and self._framing is not _Framing.SWITCHED):
             request.body += data
             if request.upgrade and len(request.body) > MAX_EARLY:
                 self._hold(_QUEUED)
         else:
             request.upload.write(data)
+
+    def _invite(self) -> None:
+        """From here on the client is to send."""
+        self._invited = True
+        self._look_again()
 
     def ended(self, trailers: bytes) -> None:
         request, self._arriving = self._arriving, None
@@ -306,8 +316,8 @@ class Connection(asyncio.Protocol):
         self._parser.stop()
         if transport.can_write_eof():
             transport.write_eof()
-            self.deadline = self._listener.now + LINGER_S
             self._release(_PIPELINE | _QUEUED | _FLOW)
+            self.deadline = self._listener.now + LINGER_S
         else:
             transport.close()
 
@@ -341,6 +351,8 @@ class Connection(asyncio.Protocol):
         awaited = self._serving is request and not self._framing and not request.http10
         if self.transport is not None and awaited and self._writable:
             self.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, headers))
+            if status == 100:
+                self._invite()
 
     def begin_response(
         self, request: Request, status: int, reason: bytes, headers: bytes, opening: Opening
@@ -498,8 +510,8 @@ class Connection(asyncio.Protocol):
 
     def _sends_too_slowly(self) -> bool:
         """Say whether the body of the request being served comes too slowly, and not for our reasons."""
-        awaited = self._arriving is self._serving and self._parser.in_body and not self._holds
-        return awaited and self._rates.sends_too_slowly(self._listener.now)
+        awaited = self._arriving is self._serving and self._parser.in_body and self._invited
+        return awaited and not self._holds and self._rates.sends_too_slowly(self._listener.now)
 
     def _expire_at_rest(self, transport: asyncio.Transport) -> None:
         """Close a connection that has rested long enough, or that only lingers."""
