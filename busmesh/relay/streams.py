@@ -67,8 +67,6 @@ class Streams:
             exchange.download.placed()
         else:
             exchange.download.pause()
-        if opening.upgrade and exchange.upload is not None:
-            exchange.upload.proceed()
 
     def take(self, kind: int, exchange: Exchange, plaintext: bytes) -> None:
         """Take a frame of a response that has begun."""

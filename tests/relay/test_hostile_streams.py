@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from busmesh.relay.flow import MAX_WINDOW
+from busmesh.relay.streams import IDLE_S
 from busmesh.wire.frame import Kind
 from busmesh.wire.http import Refusal, decode_refusal, encode_refusal, encode_response
 from busmesh.wire.stream import (
@@ -436,6 +438,18 @@ def test_interim_responses_do_not_pile_up(world: World) -> None:
     for _ in range(200):
         evil.send(Kind.INTERIM, encode_response(103, b"", b"X: " + b"a" * 1000 + b"\r\n", b""))
     assert evil.client.unread < 70_000
+
+
+def test_an_instance_that_only_says_that_it_is_at_work_is_not_waited_for_for_ever(world: World) -> None:
+    evil = villain(world)
+    evil.work.deadline = math.inf
+    evil.open()
+    world.after(IDLE_S - 1, 1.0)
+    assert not evil.client.is_lost()
+    world.after(3.0, 1.0)
+    broken(evil.client)
+    assert world.notes.requests == ["200 UT"]
+    world.settled()
 
 
 def test_a_switched_connection_takes_nothing_behind_its_end(world: World) -> None:

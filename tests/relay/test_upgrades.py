@@ -164,6 +164,25 @@ def test_a_client_may_end_its_side_before_the_switch(
     finish(world, orders)
 
 
+def test_what_waits_for_credit_still_goes_out_after_both_have_ended(
+    world: World, orders: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than may be sent at once came before the switch, and the application ended with it."""
+    monkeypatch.setattr(Connection, "_look_for_client", lambda self: None)
+    client = ask(world, CHAT)
+    client.arrive(pattern(0, 200_000), end=True)
+    world.pump()
+    orders.app.wire.arrive(SWITCH + b"bye", end=True)
+    while orders.app.wire.deliver():
+        pass
+    world.pump()
+    assert told(orders.app.wire) == pattern(0, 200_000)
+    assert told(client) == b"bye"
+    assert orders.app.wire.is_lost()
+    assert client.is_lost()
+    finish(world, orders)
+
+
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize("status", ["200 OK", "403 Forbidden"])
 @pytest.mark.parametrize("size", [2, MB])
