@@ -114,8 +114,8 @@ def downloading(
 
 def broken(client: FakeTransport) -> None:
     """The response has begun and can never be taken for whole: the connection is cut."""
-    assert client.is_lost()
-    assert not client.is_ended(), "a reset, and no end"
+    assert client.is_aborted()
+    assert not client.is_ended()
     assert not got(client).whole
 
 

@@ -145,6 +145,31 @@ def test_both_bodies_at_once(world: World, orders: Instance) -> None:
     finish(world, orders)
 
 
+def test_a_connection_is_not_read_on_for_a_response_that_it_has_brought(
+    world: World, orders: Instance
+) -> None:
+    """It serves another request while the end of the last response waits for a slow client."""
+    first = ask(world, request(line="GET /1 HTTP/1.1"))
+    first.blocked = True
+    wire = orders.app.wire
+    wire.arrive(answer(pattern(0, 700_000), "length"))
+    world.pump()
+    assert len(got(first).body) < 700_000
+    second = ask(world, request(line="GET /2 HTTP/1.1"))
+    second.blocked = True
+    assert orders.app.wires == [wire]
+    wire.arrive(answer(pattern(1, 4 * MB), "length"))
+    world.pump()
+    assert not wire.is_reading()
+    left = wire.undelivered
+    read_slowly(world, first, 50_000)
+    assert got(first).body == pattern(0, 700_000)
+    assert (wire.is_reading(), wire.undelivered) == (False, left)
+    read_slowly(world, second, 50_000)
+    assert got(second).body == pattern(1, 4 * MB)
+    finish(world, orders)
+
+
 def test_many_streams_share_the_memory_and_all_arrive(world: World, orders: Instance) -> None:
     """What was granted to the first ones is not taken back; from then on each has its share."""
     world.outbound._streams._windows.budget = 8 * INITIAL_CREDIT

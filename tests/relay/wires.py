@@ -24,6 +24,7 @@ class FakeTransport:
         self._ended = False
         self._reading = True
         self._closing = False
+        self._aborted = False
         self._lost = False
         protocol.connection_made(self)  # type: ignore[arg-type]  # duck-typed: what the code under test calls
 
@@ -92,6 +93,10 @@ class FakeTransport:
     def is_lost(self) -> bool:
         return self._lost
 
+    def is_aborted(self) -> bool:
+        """Whether the connection was cut, so that the peer hears of an error and of no end."""
+        return self._aborted
+
     def is_ended(self) -> bool:
         return self._ended
 
@@ -110,7 +115,7 @@ class FakeTransport:
             self.lose()
 
     def abort(self) -> None:
-        self._closing = True
+        self._closing = self._aborted = True
         self.lose()
 
     def lose(self, error: Exception | None = None) -> None:
