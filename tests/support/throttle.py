@@ -28,14 +28,19 @@ class SlowLine:
         self._server.bind(("127.0.0.1", 0))
         self._server.listen(64)
         self.port = self._server.getsockname()[1]
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
 
     def __enter__(self) -> SlowLine:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._server.shutdown(
+            socket.SHUT_RDWR
+        )  # closing alone leaves the thread in accept, with a descriptor
+        self._accepting.join(5)
         self._server.close()
 
     def _accept(self) -> None:
