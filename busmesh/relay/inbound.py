@@ -203,7 +203,7 @@ class Inbound:
             # One answer per stream: a second request would hide the first from the limit.
             self.bad_frames += 1
             return
-        now = time.monotonic()
+        now = peer.heard = time.monotonic()
         work = Work(self, peer, stream, request, opening, deadline=now + left, started=now)
         if opening is not None:
             self._open(work, opening)

@@ -207,8 +207,10 @@ class Outbound:
         endpoint.active += 1
         self._sent[stream] = exchange
         self._ticker.wake()
-        if upload is not None and not request.upgrade:
-            upload.proceed()
+        if upload is not None:
+            self._stream_ticker.wake()
+            if not request.upgrade:
+                upload.proceed()
         if session.spent:
             self._renew_session(endpoint)
 
@@ -470,8 +472,11 @@ class Outbound:
         return bool(self._sent or self._parking)
 
     def _tick_streams(self, now: float) -> bool:
-        self._prober.look_after(list(self._streams.tick(now)), self._begun, now)
-        return bool(self._begun)
+        """Look after bodies in parts; say a word in each session that has one, else the caller seems gone."""
+        uploads = {x.session: x for x in self._sent.values() if x.upload is not None}
+        self._prober.look_after(list(self._streams.tick(now)), self._begun, now, math.inf)
+        self._prober.look_after(list(uploads.values()), self._sent, now, math.inf)
+        return bool(self._begun or uploads)
 
     def _ends(self, exchange: Exchange, now: float) -> bool:
         """End a request whose time is up, or that is believed lost; say whether it has ended or is young."""

@@ -37,8 +37,13 @@ class Prober:
         self._bus = bus
         self._silent = silent
 
-    def look_after(self, slow: list[Exchange], in_flight: Container[int], now: float) -> None:
-        """Ask after those of ``slow``, the oldest first, that are due and still ``in_flight`` by stream."""
+    def look_after(
+        self, slow: list[Exchange], in_flight: Container[int], now: float, questions: float = QUESTIONS
+    ) -> None:
+        """Ask after those of ``slow``, the oldest first, that are due and still ``in_flight`` by stream.
+
+        An instance gets so many ``questions`` in a round, those of earlier calls counted.
+        """
         slow.sort(key=lambda exchange: exchange.asked)
         for exchange in slow:
             endpoint = exchange.endpoint
@@ -51,7 +56,7 @@ class Prober:
                     endpoint.unanswered = 0
                     self._silent(endpoint)
                     continue
-            if endpoint.questions < QUESTIONS and now - exchange.asked_at >= ROUND_S:
+            if endpoint.questions < questions and now - exchange.asked_at >= ROUND_S:
                 endpoint.questions += 1
                 exchange.asked += 1
                 exchange.asked_at = now

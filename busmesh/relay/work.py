@@ -26,7 +26,7 @@ class Peer:
 
     Attributes:
         since: when the handshake was complete (monotonic seconds).
-        heard: when a frame of it was opened last, other than one whole request after the other.
+        heard: when a frame of it was opened last that says that the caller lives.
         gone: since when somebody says, unsealed, that the caller is gone; 0 if nobody does.
     """
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from busmesh.relay import inbound
+from busmesh.relay.probing import QUESTIONS
 from busmesh.relay.streams import IDLE_S
 from busmesh.relay.upload import KEPT
 from busmesh.wire.frame import Kind
+from busmesh.wire.stream import Opening
 from tests.relay.bodies import (
     LAST,
     MB,
@@ -27,6 +29,7 @@ from tests.relay.bodies import (
     uploading,
     wired,
 )
+from tests.relay.peer import Peer
 from tests.relay.transcript import request
 from tests.relay.wires import read_message
 from tests.relay.world import NO_RESPONDERS, Instance, WiredApp, World
@@ -509,6 +512,41 @@ def test_a_caller_that_is_only_said_to_be_gone_is_not(world: World, orders: Inst
     world.pump()
     assert (got(client).body[-10:], got(client).whole) == (b"still here", True)
     finish(world, orders)
+
+
+def test_a_caller_that_has_just_asked_is_not_silent(world: World, orders: Instance) -> None:
+    """It had said nothing for a while; who looks between its question and its first grant finds it alive."""
+    client = ask(world, request())
+    orders.app.wire.arrive(answer(b"ok", "length"))
+    world.pump()
+    world.after(60.0, 1.0)
+    Peer(world, orders).open(Opening())  # another caller's stream: somebody looks each second
+    world.after(0.99)
+    client.arrive(request())
+    world.pump()
+    orders.app.wire.arrive(ok("Transfer-Encoding: chunked"))
+    orders.app.wire.deliver()
+    world.tick(0.02)
+    world.pump()
+    orders.app.wire.arrive(chunks(b"abc") + LAST)
+    world.pump()
+    message = read_message(got(client).rest)
+    assert (message.body, message.whole) == (b"abc", True)
+
+
+@pytest.mark.parametrize("what", ["download", "upload"])
+def test_a_stream_of_a_session_that_was_renewed_is_asked_after_however_busy_its_instance_is(
+    world: World, orders: Instance, what: str
+) -> None:
+    """Else its instance would take the caller for gone: what is said in the new session proves nothing."""
+    client = downloading(world, orders) if what == "download" else uploading(world)
+    world.after(10.0)
+    orders.connect()
+    slow = [ask(world, request()) for _ in range(6 * QUESTIONS)]
+    world.after(10.0)
+    assert not client.is_lost()
+    assert orders.inbound.statistics()["active"] == 1 + len(slow)
+    assert what == "download" or client.written == b""
 
 
 @pytest.mark.parametrize(
