@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from busmesh.relay.clientconnection import Connection
+from busmesh.relay.websocket import GOING_AWAY
 from tests.relay.bodies import (
     CHAT,
     MB,
     SWITCH,
     answer,
     ask,
+    downloading,
     error,
     finish,
     got,
@@ -269,3 +271,65 @@ def test_an_upgrade_that_is_refused_is_tried_elsewhere(world: World) -> None:
     client.lose()
     world.pump()
     finish(world, first, second)
+
+
+# -- draining --------------------------------------------------------------------------------------
+
+HELLO = b"\x81\x05hello"
+
+
+def test_a_websocket_of_an_instance_that_drains_is_told_to_go(world: World, orders: Instance) -> None:
+    client = switched(world, orders)
+    orders.app.wire.arrive(HELLO)
+    world.pump()
+    orders.inbound.go_away()
+    orders.inbound.go_away()
+    orders.app.wire.arrive(HELLO)
+    world.pump()
+    assert told(client) == HELLO + GOING_AWAY, "once, and nothing behind it"
+    client.arrive(b"\x88\x80mask", end=True)
+    world.pump()
+    assert told(orders.app.wire) == b"\x88\x80mask", "the application hears that its client goes"
+    orders.app.wire.arrive(b"", end=True)
+    world.pump()
+    finish(world, orders)
+
+
+@pytest.mark.parametrize("cut", range(1, len(HELLO)))
+def test_a_frame_under_way_is_not_cut_by_that(world: World, orders: Instance, cut: int) -> None:
+    client = switched(world, orders)
+    orders.app.wire.arrive(HELLO[:cut])
+    world.pump()
+    orders.inbound.go_away()
+    assert told(client) == HELLO[:cut]
+    orders.app.wire.arrive(HELLO[cut:] + HELLO + HELLO[:3])
+    world.pump()
+    assert told(client) == HELLO * 2 + GOING_AWAY
+    client.lose()
+    world.pump()
+    finish(world, orders)
+
+
+def test_a_websocket_that_is_closing_is_not_told_twice(world: World, orders: Instance) -> None:
+    client = switched(world, orders)
+    close = b"\x88\x02\x03\xe8"
+    orders.app.wire.arrive(close)
+    world.pump()
+    orders.inbound.go_away()
+    world.pump()
+    assert told(client) == close
+    client.lose()
+    world.pump()
+    finish(world, orders)
+
+
+def test_nothing_is_put_into_another_protocol_nor_into_a_response(world: World, orders: Instance) -> None:
+    other = ask(world, CHAT.replace(b"websocket", b"mqtt"))
+    orders.app.wire.arrive(SWITCH.replace(b"websocket", b"mqtt") + HELLO)
+    world.pump()
+    down = downloading(world, orders)
+    before = down.written
+    orders.inbound.go_away()
+    world.pump()
+    assert told(other) == HELLO
+    assert down.written == before
