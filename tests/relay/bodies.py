@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 from busmesh.relay.flow import MAX_WINDOW
+from tests.relay.apps import WiredApp
 from tests.relay.transcript import request
 from tests.relay.wires import READ, FakeTransport, Message, read_message
-from tests.relay.world import Instance, WiredApp, World
+from tests.relay.world import Instance, World
 
 MB = 1_000_000
 #: What one direction of one stream may hold: its window, and what is read and written at either end.

@@ -10,6 +10,7 @@ from busmesh.relay.streams import IDLE_S
 from busmesh.relay.upload import KEPT
 from busmesh.wire.frame import Kind
 from busmesh.wire.stream import Opening
+from tests.relay.apps import WiredApp
 from tests.relay.bodies import (
     LAST,
     MB,
@@ -32,7 +33,7 @@ from tests.relay.bodies import (
 from tests.relay.peer import Peer
 from tests.relay.transcript import request
 from tests.relay.wires import read_message
-from tests.relay.world import NO_RESPONDERS, Instance, WiredApp, World
+from tests.relay.world import NO_RESPONDERS, Instance, World
 
 
 @pytest.fixture

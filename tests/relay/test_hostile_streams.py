@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -21,11 +21,12 @@ from busmesh.wire.stream import (
     encode_end,
     encode_opening,
 )
+from tests.relay.apps import WiredApp
 from tests.relay.bodies import CHAT, MB, SWITCH, answer, ask, broken, chunks, error, got, ok, pattern, told
 from tests.relay.peer import Peer
 from tests.relay.transcript import request
 from tests.relay.wires import READ, FakeTransport, read_message
-from tests.relay.world import Instance, WiredApp, World
+from tests.relay.world import Instance, World
 
 
 @pytest.fixture
@@ -229,18 +230,16 @@ def test_whatever_a_caller_seals_the_application_gets_one_request_or_a_cut_one(
 
 
 class Villain:
-    """The agent of an instance that has a request and answers what the test says."""
+    """The agent of the one instance, which has a request and answers what the test says."""
 
     def __init__(self, world: World, client: FakeTransport) -> None:
         self.world = world
         self.client = client
         [self.instance] = world.instances.values()
-        [self.work] = self.instance.inbound._work.values()
+        *_, self.work = self.instance.inbound._work.values()
 
     def send(self, kind: int, plaintext: bytes) -> None:
-        self.instance.inbound.send(
-            self.work.peer, Kind(kind) if kind < 13 else kind, self.work.stream, plaintext
-        )  # type: ignore[arg-type]
+        self.instance.inbound.send(self.work.peer, cast(Kind, kind), self.work.stream, plaintext)
         self.world.pump()
 
     def open(self, opening: Opening = ANY, status: int = 200, headers: bytes = b"") -> None:
@@ -491,16 +490,9 @@ def test_whatever_an_instance_seals_a_client_gets_one_response_or_a_cut_one(
         world.instance("orders-1")
         client = ask(world, asked)
         for kind, number, data, status in answers:
-            works = list(world.instances["orders-1"].inbound._work.values())
-            if not works:
+            if not world.instances["orders-1"].inbound.active:
                 break
-            evil = Villain.__new__(Villain)
-            evil.world, evil.client, evil.instance, evil.work = (
-                world,
-                client,
-                world.instances["orders-1"],
-                works[-1],
-            )
+            evil = Villain(world, client)
             if kind in (Kind.RESPONSE, Kind.INTERIM):
                 evil.send(kind, encode_response(status, b"", b"", data if kind == Kind.RESPONSE else b""))
             elif kind == Kind.RESPONSE_OPENING:

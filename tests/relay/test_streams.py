@@ -10,6 +10,7 @@ import pytest
 
 from busmesh.relay.flow import MAX_WINDOW
 from busmesh.wire.stream import INITIAL_CREDIT
+from tests.relay.apps import WiredApp
 from tests.relay.bodies import (
     LAST,
     MB,
@@ -28,7 +29,7 @@ from tests.relay.bodies import (
 )
 from tests.relay.transcript import request
 from tests.relay.wires import READ, read_message
-from tests.relay.world import Instance, WiredApp, World
+from tests.relay.world import Instance, World
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 
 from busmesh.relay.clientconnection import Connection
 from busmesh.relay.websocket import GOING_AWAY
+from tests.relay.apps import WiredApp
 from tests.relay.bodies import (
     CHAT,
     MB,
@@ -25,7 +26,7 @@ from tests.relay.bodies import (
     wired,
 )
 from tests.relay.transcript import request
-from tests.relay.world import Instance, WiredApp, World
+from tests.relay.world import Instance, World
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ delay any message. Sessions, frames, header blocks and everything above them are
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -25,9 +24,7 @@ from busmesh.relay import inbound as inbound_module
 from busmesh.relay import outbound as outbound_module
 from busmesh.relay import streams as streams_module
 from busmesh.relay import work as work_module
-from busmesh.relay.appconnection import AppConnection
-from busmesh.relay.application import Application, PoolLimits
-from busmesh.relay.call import AppFailure, AppResponse, Call
+from busmesh.relay.application import Application
 from busmesh.relay.exchange import Exchange
 from busmesh.relay.inbound import Inbound
 from busmesh.relay.listener import Connection, Listener
@@ -35,9 +32,9 @@ from busmesh.relay.outbound import Outbound
 from busmesh.relay.upstream import Endpoint, Knowledge, Upstreams
 from busmesh.relay.work import Work
 from busmesh.wire.frame import Session
+from tests.relay.apps import FakeApp, WiredApp
 from tests.relay.transcript import request
-from tests.relay.wires import FakeTransport, Response, read_message, responses
-from tests.relay.wires import Message as HttpMessage
+from tests.relay.wires import FakeTransport, Response, responses
 
 ME = "shop-1"
 NO_RESPONDERS = b"NATS/1.0 503\r\n\r\n"
@@ -176,95 +173,6 @@ class Notes:
 
     def end_inbound(self, work: Work, size: int) -> None:
         self.served.append(f"{work.status} {work.flags}".strip())
-
-
-class FakeLine:
-    """The connection that a call of :class:`FakeApp` is at work on: notes what is written."""
-
-    def __init__(self) -> None:
-        self.body = b""
-        self.trailers: bytes | None = None
-        self.aborted = False
-
-    def write(self, call: Call, data: bytes) -> None:
-        self.body += data
-
-    def finish(self, call: Call) -> None:
-        self.trailers = call.trailers
-
-    def abort(self) -> None:
-        self.aborted = True
-
-
-class FakeApp:
-    """The application behind an agent: its calls wait for the test to end them."""
-
-    def __init__(self) -> None:
-        self.calls: list[Call] = []
-        self.lines: list[FakeLine] = []
-        self.seen: list[bytes] = []
-
-    def send(self, call: Call) -> None:
-        line = FakeLine()
-        call.connection = cast(AppConnection, line)
-        self.calls.append(call)
-        self.lines.append(line)
-        self.seen.append(call.message)
-
-    def next(self) -> Call:
-        call = self.calls.pop(0)
-        call.connection = None
-        return call
-
-    def answer(
-        self, body: bytes = b"ok", status: int = 200, headers: bytes = b"", declared: int | None = None
-    ) -> None:
-        """Answer the oldest call."""
-        call = self.next()
-        if not call.cancelled:
-            call.done(AppResponse(status, b"OK", headers, body, declared))
-
-    def fail(self, code: str, *, processed: bool) -> None:
-        self.next().done(AppFailure(processed, code, f"the application: {code}"))
-
-    @property
-    def targets(self) -> list[str]:
-        """What was asked, in order: ``GET /path``."""
-        return [b" ".join(message.split(b" ", 2)[:2]).decode() for message in self.seen]
-
-
-class WiredApp(Application):
-    """The real pool of connections to an application that the test plays, byte by byte."""
-
-    def __init__(self, **limits: int) -> None:
-        super().__init__("127.0.0.1", 9, PoolLimits(**limits))
-        #: Every connection ever made, in order.
-        self.wires: list[FakeTransport] = []
-        #: False while the application cannot be connected to, None while connecting takes its time.
-        self.reachable: bool | None = True
-        self._sweeper = cast(asyncio.TimerHandle, object())  # nothing is swept without a loop
-
-    def _grow(self) -> None:
-        while self._pending and self.reachable and len(self.connections) < self.limits.connections:
-            self.wires.append(FakeTransport(AppConnection(self)))
-            connection = self.wires[-1].protocol
-            self.connections.add(connection)
-            self.rest(connection)
-        if self._pending and self.reachable is False:
-            self._unreachable("refused")
-
-    def set_reachable(self, reachable: bool) -> None:
-        self.reachable = reachable
-        self._grow()
-
-    @property
-    def wire(self) -> FakeTransport:
-        """The newest connection."""
-        return self.wires[-1]
-
-    def got(self) -> HttpMessage:
-        """Return as much of the request on the newest connection as has come."""
-        return read_message(self.wire.written)
 
 
 class Instance:
