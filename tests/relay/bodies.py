@@ -120,9 +120,10 @@ def broken(client: FakeTransport) -> None:
     assert not got(client).whole
 
 
-def refusing(world: World, first: Instance, second: Instance, why: str) -> tuple[Instance, Instance]:
-    """Have the instance that the balancer prefers refuse; return it and the other."""
-    first.endpoint.active, second.endpoint.active = 0, 5
+def preferred(world: World, why: str = "") -> tuple[Instance, Instance]:
+    """Add two instances, of which the balancer prefers the first; ``why`` says why that one refuses."""
+    first, second = wired(world, "orders-1", "orders-2")
+    second.endpoint.active = 5
     if why == "draining":
         first.inbound.closed_because = "it is draining"
     elif why == "unreachable":

@@ -25,7 +25,7 @@ from tests.relay.bodies import (
     ok,
     pattern,
     post,
-    refusing,
+    preferred,
     switched,
     uploading,
     wired,
@@ -369,7 +369,7 @@ def test_a_client_that_breaks_its_upload_within_the_response_is_cut(world: World
 def test_a_post_that_is_refused_is_tried_elsewhere_with_its_whole_body(
     world: World, why: str, framing: str, size: int
 ) -> None:
-    first, second = refusing(world, *wired(world, "orders-1", "orders-2"), why)
+    first, second = preferred(world, why)
     data = pattern(0, size)
     client = ask(world, post(data, framing))
     second.endpoint.active -= 5
@@ -390,7 +390,7 @@ def test_a_post_whose_application_cannot_be_reached_in_time_is_tried_elsewhere(
     world: World, size: int
 ) -> None:
     """Connecting takes a second at most; until then the instance takes no more than it was given at once."""
-    first, second = refusing(world, *wired(world, "orders-1", "orders-2"), "")
+    first, second = preferred(world)
     first.app.reachable = None
     data = pattern(0, size)
     client = ask(world, post(data, "length"))
@@ -425,7 +425,7 @@ def test_a_body_that_waits_for_a_connection_is_not_piled_up(world: World) -> Non
 
 
 def test_a_large_body_that_was_taken_is_not_sent_again(world: World) -> None:
-    first, second = refusing(world, *wired(world, "orders-1", "orders-2"), "")
+    first, second = preferred(world)
     whole = post(pattern(0, MB), "length", method="PUT")
     client = ask(world, whole[:300_000])
     first.app.wire.lose()
@@ -437,7 +437,7 @@ def test_a_large_body_that_was_taken_is_not_sent_again(world: World) -> None:
 
 
 def test_a_small_body_that_was_taken_is_sent_again_if_that_is_safe(world: World) -> None:
-    first, second = refusing(world, *wired(world, "orders-1", "orders-2"), "")
+    first, second = preferred(world)
     client = ask(world, request("Transfer-Encoding: chunked", line="PUT / HTTP/1.1") + chunks(b"abc"))
     first.app.wire.lose()
     world.pump()

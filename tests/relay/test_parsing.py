@@ -699,7 +699,7 @@ def upgraded(parsed: ParsedRequest) -> bool:
 
 def told(transcript: Transcript) -> list[tuple[bytes, ...]]:
     """Return what came of each request, and how it ended, without how it was cut into parts."""
-    found = []
+    found: list[tuple[bytes, ...]] = []
     for parsed, body, trailers in zip(
         transcript.requests, transcript.bodies, transcript.trailers, strict=True
     ):

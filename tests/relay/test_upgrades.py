@@ -19,11 +19,10 @@ from tests.relay.bodies import (
     got,
     ok,
     pattern,
+    preferred,
     read_slowly,
-    refusing,
     switched,
     told,
-    wired,
 )
 from tests.relay.transcript import request
 from tests.relay.world import Instance, World
@@ -263,7 +262,7 @@ def test_an_upgrade_that_nobody_answers_times_out(world: World, orders: Instance
 
 
 def test_an_upgrade_that_is_refused_is_tried_elsewhere(world: World) -> None:
-    first, second = refusing(world, *wired(world, "orders-1", "orders-2"), "unreachable")
+    first, second = preferred(world, "unreachable")
     client = ask(world, CHAT + b"early")
     second.endpoint.active -= 5
     second.app.wire.arrive(SWITCH)

@@ -208,7 +208,8 @@ def read_message(data: bytes) -> Message:
 
 
 def _dechunked(message: Message, data: bytes) -> Message:
-    body, at = [], 0
+    body: list[bytes] = []
+    at = 0
     while True:
         end = data.find(b"\r\n", at)
         if end < 0:
