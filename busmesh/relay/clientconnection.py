@@ -18,7 +18,7 @@ from busmesh.relay.answers import Answer, reason_of
 from busmesh.relay.parsing import ParsedRequest, RequestParser
 from busmesh.relay.rates import Rates
 from busmesh.relay.request import Request
-from busmesh.relay.sockets import reset, unacknowledged
+from busmesh.relay.sockets import keep_little_unsent, reset, unacknowledged
 from busmesh.wire.stream import Opening
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
+        keep_little_unsent(transport)
         self._listener.connections.add(self)
         self._rest()
         if len(self._listener.connections) > self._limits.connections:

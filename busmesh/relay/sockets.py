@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 import sys
@@ -27,6 +28,20 @@ else:
     def unacknowledged(transport: asyncio.Transport) -> int:
         """Return 0: only Linux can be asked, elsewhere a slow reader is seen when our own buffer fills."""
         return 0
+
+
+#: Bytes that the system may keep of a connection without having sent them. By itself Linux lets that grow to
+#: 4 MB: 200 clients that asked for 5 MB each and hardly read cost 1.4 GB, of which no window of ours knew.
+UNSENT = 256 * 1024
+
+
+def keep_little_unsent(transport: asyncio.Transport) -> None:
+    """Have the system take no more than it can send soon: what waits does so where it is counted."""
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # Windows has none
+    sock = transport.get_extra_info("socket")
+    if option is not None and sock is not None:
+        with contextlib.suppress(OSError):  # closed meanwhile
+            sock.setsockopt(socket.IPPROTO_TCP, option, UNSENT)
 
 
 _AT_ONCE = struct.pack("ii", 1, 0)
