@@ -10,12 +10,13 @@ BIN  := $(VENV)/bin
 PIP  := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bars lint format bench clean
+.PHONY: help demo test bars proofs lint format bench clean
 
 help:
 	@echo "make demo    the whole mesh on this machine for $(DURATION) (DURATION=60s make demo)"
 	@echo "make test    the whole test suite (ARGS='-k name' make test)"
 	@echo "make bars    the tests of what is promised in seconds, to the letter: on a machine at rest"
+	@echo "make proofs  checks that take a quarter of an hour: foreign test suites, attacks, fuzzing, overload"
 	@echo "make lint    format, lint, types and import contracts"
 	@echo "make format  write the house format"
 	@echo "make bench   measure beside a pair of Envoy sidecars: ten minutes (ARGS=--help: how to choose)"
@@ -29,6 +30,9 @@ test: $(VENV)/.dev
 
 bars: $(VENV)/.dev
 	BUSMESH_BARS=exact $(BIN)/python -m pytest $$(grep -rl 'support.bars' tests --include='test_*.py') $(ARGS)
+
+proofs: $(VENV)/.dev
+	BUSMESH_BARS=exact $(BIN)/python -m pytest -o python_files='proof_*.py' -o python_functions='proof_*' -rP tests/proofs $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
