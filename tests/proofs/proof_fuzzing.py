@@ -1,0 +1,214 @@
+"""Whatever bytes come from clients, applications and peers, they are understood or refused; nothing else.
+
+Each property runs for BUSMESH_PROOF_SECONDS, a minute by default: requests and responses that were damaged
+mean the same whole and cut at any place, and no decoder raises anything but what it promises. The ordinary
+suite holds the same for some hundred examples each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from busmesh.errors import RemoteProtocolError
+from busmesh.names import SpiffeId
+from busmesh.relay.appconnection import AppResponse
+from busmesh.relay.refusals import Limits
+from busmesh.wire.frame import FrameError, Kind, Session, read_header, unknown_session
+from busmesh.wire.http import (
+    FINAL,
+    INTERIM,
+    SWITCHING,
+    Refusal,
+    decode_refusal,
+    decode_request,
+    decode_response,
+    encode_refusal,
+    encode_request,
+    encode_response,
+)
+from busmesh.wire.probe import decode_probe, decode_probe_result, encode_probe
+from busmesh.wire.stream import (
+    Opening,
+    decode_credit,
+    decode_data,
+    decode_end,
+    decode_opening,
+    encode_credit,
+    encode_data,
+    encode_end,
+    encode_opening,
+)
+from tests.proofs.fuzzing import LONG, SECONDS, cuts, damaged, keep_on
+from tests.relay.test_appconnection import Desk, Taker, ask, judge, opened, outcome_of, streams
+from tests.relay.test_parsing import check, conversations, told, upgraded
+from tests.relay.transcript import parse
+
+pytestmark = pytest.mark.timeout(5 * SECONDS + 60)
+
+WORDS = [
+    b"\r\n", b"\r\n\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b": ", b",", b"0\r\n\r\n",
+    b"3\r\nabc\r\n", b"ffffffffffffffff\r\n", b"1;a=b\r\n", b"1;a=\"\r\n\"\r\n", b"Content-Length: 3\r\n",
+    b"Content-Length: 0\r\n", b"Content-Length: 70000\r\n", b"content-length:3 \r\n",
+    b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding:\tchunked\r\n",
+    b"Transfer-Encoding: chunked, identity\r\n", b"Host: orders\r\n", b"Connection: close\r\n",
+    b"Connection: upgrade\r\n", b"Connection: keep-alive, x-a\r\n", b"Upgrade: websocket\r\n",
+    b"Upgrade: h2c\r\n", b"Expect: 100-continue\r\n", b"X-A: 1\r\n", b" folded\r\n", b"X_Busmesh_A: 1\r\n",
+    b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0", b"GET / HTTP/1.1\r\n", b"CONNECT a:80 HTTP/1.1\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"POST http://orders/ HTTP/1.1\r\n", b"HTTP/1.1 200 OK\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 101 S\r\n", b"HTTP/1.1 204 N\r\n\r\n",
+    b"HTTP/1.1 304 N\r\n\r\n", b"x" * 1000, b"\xff\xfe", b"\xc3\xa9", b"_", b"a:\r\n" * 60,
+]  # fmt: skip
+SMALL = Limits(body=50, whole=8, header_bytes=200, header_count=5, tunnels=False)
+
+
+def proof_that_a_damaged_request_means_the_same_however_it_is_cut() -> None:
+    @LONG
+    @given(st.data())
+    def attempt(data: st.DataObject) -> None:
+        sent = data.draw(damaged(conversations(), WORDS))
+        whole = parse(sent, end=True)
+        cut = parse(*data.draw(cuts(sent)), end=True)
+        check(whole)
+        check(cut)
+        assert told(cut) == told(whole)
+        assert [answer.code for answer in cut.refusals] == [answer.code for answer in whole.refusals]
+        ends = [t for r, t in zip(whole.requests, whole.trailers, strict=True) if not upgraded(r)]
+        assert None not in ends[: len(ends) - len(whole.refusals)], "only what is refused has no end"
+
+    keep_on(attempt)
+
+
+def proof_that_small_limits_end_in_requests_or_one_refusal() -> None:
+    """How much may come before a limit is noticed depends on the cut; that it is one refusal does not."""
+
+    @LONG
+    @given(st.data())
+    def attempt(data: st.DataObject) -> None:
+        sent = data.draw(damaged(conversations(), WORDS))
+        check(parse(*data.draw(cuts(sent)), end=True, limits=SMALL))
+
+    keep_on(attempt)
+
+
+METHODS = st.sampled_from(["GET", "HEAD", "POST"])
+OPENINGS = st.sampled_from([None, Opening(), Opening(3, True), Opening(upgrade=b"x")])
+
+
+def proof_that_a_damaged_response_ends_a_call_once() -> None:
+    @LONG
+    @given(st.data())
+    def attempt(data: st.DataObject) -> None:
+        sent = data.draw(damaged(streams(), WORDS))
+        method = data.draw(METHODS)
+        found = []
+        for pieces in ([sent], data.draw(cuts(sent))):
+            desk = ask(*pieces, method=method)
+            if not desk.transport.is_lost():
+                desk.transport.lose()
+            assert desk.forgotten == 1
+            [result] = desk.ended
+            if isinstance(result, AppResponse):
+                judge(desk)
+            found.append(result if isinstance(result, AppResponse) else type(result))
+        assert found[0] == found[1]
+
+    keep_on(attempt)
+
+
+def proof_that_a_damaged_response_in_parts_ends_once_and_the_same() -> None:
+    @LONG
+    @given(st.data())
+    def attempt(data: st.DataObject) -> None:
+        sent = data.draw(damaged(streams(), WORDS))
+        method, opening = data.draw(METHODS), data.draw(OPENINGS)
+        found = []
+        for pieces in ([sent], data.draw(cuts(sent))):
+            desk, taker = Desk(), Taker()
+            opened(desk, taker, method, opening)
+            desk.send(*pieces)
+            if not desk.transport.is_lost():
+                desk.transport.lose()
+            assert len(desk.ended) + taker.over == 1
+            assert desk.forgotten == 1
+            if taker.head is not None:
+                head = taker.head
+                decode_response(encode_response(head.status, head.reason, head.headers, b""), range(100, 600))
+                assert decode_end(encode_end(0, taker.trailers)) == (0, taker.trailers)
+            found.append(outcome_of(desk, taker))
+        whole, cut = found
+        assert cut[0] == whole[0]
+        if whole[0] == "response":
+            assert cut == whole
+
+    keep_on(attempt)
+
+
+_BLOCK = b"Host: orders\r\nX-A: 1\r\nX_B: \xe9\r\n"
+_RESPONSE = encode_response(200, b"OK", _BLOCK, b"body")
+#: Each decoder with messages that it takes.
+DECODERS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
+    "header": (read_header, [unknown_session(7, 9), bytes([1, Kind.DATA]) + bytes(60)]),
+    "request": (decode_request, [encode_request(9, 0, b"GET", b"/a?b", _BLOCK, b"body", True)]),
+    "response": (
+        lambda data: decode_response(data, FINAL),
+        [_RESPONSE, encode_response(304, b"", b"", b"", 9)],
+    ),
+    "interim": (lambda data: decode_response(data, INTERIM), [encode_response(103, b"", _BLOCK, b"")]),
+    "switching": (lambda data: decode_response(data, SWITCHING), [encode_response(101, b"S", _BLOCK, b"")]),
+    "refusal": (decode_refusal, [encode_refusal(Refusal(False, 503, "UO", "overloaded", "too much é"))]),
+    "opening": (
+        decode_opening,
+        [encode_opening(Opening(9, True, b"a/1"), b"x"), encode_opening(Opening(), b"")],
+    ),
+    "data": (decode_data, [encode_data(3, b"abc")]),
+    "end": (decode_end, [encode_end(3, b""), encode_end(4, b"Grpc-Status: 0\r\nX_Own: 1\r\n")]),
+    "credit": (decode_credit, [encode_credit(1 << 40)]),
+    "probe": (decode_probe, [encode_probe(1 << 40)]),
+    "probe result": (decode_probe_result, [b"\0", b"\2"]),
+}
+_CASES = [(name, message) for name, (_, messages) in DECODERS.items() for message in messages]
+
+
+def proof_that_decoders_refuse_cleanly() -> None:
+    """What a decoder takes, it takes the same way again; what it does not take raises what it promises."""
+
+    @LONG
+    @given(st.data())
+    def attempt(data: st.DataObject) -> None:
+        name, message = data.draw(st.sampled_from(_CASES))
+        sent = data.draw(damaged(st.just(message), WORDS) | st.binary(max_size=300))
+        decode = DECODERS[name][0]
+        with contextlib.suppress(RemoteProtocolError):
+            assert decode(sent) == decode(bytes(sent))
+
+    keep_on(attempt)
+
+
+def proof_that_sealed_frames_open_once_and_unchanged() -> None:
+    here, there = (bytes(32), bytes(12)), (bytes([1]) * 32, bytes([2]) * 12)
+    peer = SpiffeId("local", "default", "orders")
+
+    @LONG
+    @given(st.data())
+    def attempt(data: st.DataObject) -> None:
+        sender = Session(5, peer, send=here, receive=there)
+        receiver = Session(5, peer, send=there, receive=here)
+        for _ in range(data.draw(st.integers(1, 5))):
+            text = data.draw(st.binary(max_size=100))
+            frame = sender.seal(Kind.DATA, 1, text)
+            sent = data.draw(damaged(st.just(frame), WORDS) | st.just(frame))
+            for turn in range(2):
+                try:
+                    kind, number, counter, stream = read_header(sent)
+                    got = receiver.open(sent, counter)
+                except FrameError:
+                    continue
+                assert turn == 0, "opened a second time"
+                assert (sent, kind, number, stream, got) == (frame, Kind.DATA, 5, 1, text)
+
+    keep_on(attempt)
