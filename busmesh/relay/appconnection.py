@@ -324,6 +324,9 @@ class AppConnection(asyncio.Protocol):
         self._count += 1
         lower = name.lower()
         if not self._in_head:
+            if self._response is not None:
+                self._reusable = False  # trailers of a response that has no body
+                raise _Stop
             if lower not in _DROPPED and lower not in NOT_IN_TRAILERS and lower[:10] != OWN_PREFIX:
                 self._trailers += (name, b": ", value, b"\r\n")
             return

@@ -572,6 +572,13 @@ def test_trailers_come_with_the_end(pieces: int) -> None:
     assert desk.resting == 1
 
 
+def test_what_follows_the_head_for_a_head_request_is_no_trailer() -> None:
+    desk, taker = consume(CHUNKED + b"0\r\nA: b\r\n\r\n", method="HEAD")
+    assert the_response(desk).status == 200
+    assert taker.head is None
+    assert (desk.resting, desk.transport.is_closing()) == (0, True)
+
+
 def test_trailers_that_come_in_one_read_have_the_same_bound() -> None:
     for lines in (b"X: " + b"a" * 70_000 + b"\r\n", b"X: y\r\n" * 300):
         desk, taker = consume(CHUNKED + b"3\r\nabc\r\n0\r\n" + lines + b"\r\n")
