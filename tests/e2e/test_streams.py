@@ -53,12 +53,13 @@ class Store:
         """What is under way, and what is open, at both agents."""
         found: dict[str, int] = {}
         for agent in (self.client, self.instance):
-            page = agent.page("/config")
+            statistics = agent.page("/members")["statistics"]
             for part in ("outbound", "inbound"):
-                for name, count in page.get(part, {}).items():
+                for name, count in statistics.get(part, {}).items():
                     if name in ("active", "in_flight", "streams", "waiting"):
                         found[f"{agent.name} {part} {name}"] = count
-            found[f"{agent.name} subscriptions"] = page["bus"]["subscriptions"]
+            found[f"{agent.name} subscriptions"] = agent.page("/config")["bus"]["subscriptions"]
+        assert len(found) == 12, "what is counted has another name now"
         return found
 
     def memory(self) -> list[int]:
