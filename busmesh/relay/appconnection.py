@@ -14,7 +14,7 @@ import httptools
 
 from busmesh.relay.call import AppFailure, AppResponse, Call
 from busmesh.relay.httpdate import date_line
-from busmesh.relay.lines import without_disguised
+from busmesh.relay.lines import written
 from busmesh.wire.http import HOP_BY_HOP, OWN_PREFIX, WRITTEN_BY_AGENTS
 from busmesh.wire.stream import NOT_IN_TRAILERS, Opening
 
@@ -257,7 +257,7 @@ class AppConnection(asyncio.Protocol):
         """A response is whole: the connection takes the next call, if nothing speaks against it."""
         call, self.call, self._response = self.call, None, None
         in_parts, self._in_parts = self._in_parts, False
-        trailers = self._take_trailers()
+        trailers = written(self._trailers, _DROPPED)
         if self._reusable and self.usable and (call is None or call.finished):
             if call is not None and call.method == b"HEAD":
                 # The parser cannot be told that the body announced here never comes.
@@ -422,9 +422,7 @@ class AppConnection(asyncio.Protocol):
         raise _Stop
 
     def _head(self, body: bytes = b"") -> AppResponse:
-        block = b"".join(self._lines)
-        if b"_" in block:
-            block = b"".join(without_disguised(self._lines, _DROPPED))
+        block = written(self._lines, _DROPPED)
         if not self._dated and self._has_head:
             block += date_line()  # RFC 9110 section 6.6.1
         reason = self._reason if _REASON.fullmatch(self._reason) is not None else b""
@@ -432,12 +430,6 @@ class AppConnection(asyncio.Protocol):
 
     def _collected(self) -> AppResponse:
         return self._head(self._take_body())
-
-    def _take_trailers(self) -> bytes:
-        trailers = b"".join(self._trailers)
-        if b"_" in trailers:
-            trailers = b"".join(without_disguised(self._trailers, _DROPPED))
-        return trailers
 
     def _take_body(self) -> bytes:
         body, self._body = self._body, []

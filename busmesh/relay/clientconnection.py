@@ -351,7 +351,9 @@ class Connection(asyncio.Protocol):
     def write_interim(self, request: Request, status: int, reason: bytes, headers: bytes) -> None:
         awaited = self._serving is request and not self._framing and not request.http10
         if self.transport is not None and awaited and self._writable:
-            self.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, headers))
+            head = b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, headers)
+            self._rates.wrote += len(head)
+            self.transport.write(head)
             if status == 100:
                 self._invite()
 
@@ -447,9 +449,8 @@ class Connection(asyncio.Protocol):
         switched = self._framing is _Framing.SWITCHED
         self._framing = _Framing.NONE
         if self._arriving is request and not switched:
-            self._queue.clear()
             self._linger(transport)
-        elif not self._keep or switched or request.upgrade:
+        elif not self._keep or switched:
             self._closing = True
             self._queue.clear()
             self._look_again()

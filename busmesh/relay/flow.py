@@ -19,6 +19,11 @@ MAX_WINDOW = 512 * 1024
 #: What all streams of an agent may have under way together, beyond :data:`INITIAL_CREDIT` for each.
 BUDGET = 64 * 1024 * 1024
 
+#: Both sides look after their streams, and say a word in each session that has one, so often.
+STREAM_TICK_S = 1.0
+#: How long a stream may rest (Envoy's default for idle streams).
+STREAM_IDLE_S = 300.0
+
 Emit = Callable[[Kind, bytes], None]
 
 
@@ -36,7 +41,7 @@ def _mute(kind: Kind, plaintext: bytes) -> None:
     """Writes nothing: takes an emitter's place when a stream is over, which would hold what holds it."""
 
 
-def _unheard() -> None:
+def unheard() -> None:
     """Takes the place of a callback likewise."""
 
 
@@ -190,7 +195,7 @@ class Sender:
         self.closed = True
         self._waiting.clear()
         self._gate.leave(self)
-        self._emit, self._done, self._source = _mute, _unheard, NOWHERE
+        self._emit, self._done, self._source = _mute, unheard, NOWHERE
 
     def __repr__(self) -> str:
         state = "ended" if self.ended else "closed" if self.closed else "paused" if self._paused else "open"

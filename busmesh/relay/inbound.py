@@ -19,7 +19,7 @@ from busmesh.errors import RemoteProtocolError
 from busmesh.names import SpiffeId, Subjects
 from busmesh.relay.application import Application, render_opening, render_request
 from busmesh.relay.call import AppFailure, AppResponse, Call
-from busmesh.relay.flow import Gate, Receiver, Windows
+from busmesh.relay.flow import STREAM_IDLE_S, STREAM_TICK_S, Gate, Receiver, Windows
 from busmesh.relay.replies import answerable
 from busmesh.relay.tally import Tally
 from busmesh.relay.ticker import Ticker
@@ -27,7 +27,7 @@ from busmesh.relay.work import Observer, Peer, Work
 from busmesh.wire.frame import OVERHEAD, FrameError, Kind, Session, read_header, unknown_session
 from busmesh.wire.http import Refusal, WireRequest, decode_request, encode_refusal, encode_response
 from busmesh.wire.probe import ProbeState, decode_probe, encode_probe_result
-from busmesh.wire.stream import MAX_DATA, Opening, decode_credit, decode_data, decode_end, decode_opening
+from busmesh.wire.stream import Opening, data_size, decode_credit, decode_data, decode_end, decode_opening
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +37,7 @@ MAX_NOTICES_PER_S = 1000
 MAX_SESSIONS = 8192
 #: Requests at work at once; above it they are refused, not processed (Envoy's default).
 MAX_ACTIVE = 1024
-#: How often responses in parts are looked after, how long one may rest (Envoy's default for idle streams),
-#: and how long a caller may be silent that says a word each second.
-STREAM_TICK_S = 1.0
-STREAM_IDLE_S = 300.0
+#: How long a caller may be silent that says a word each second while it has streams here.
 SILENT_S = 5.0
 #: "Nobody took this" comes unsealed, so anybody on the bus can write it: a caller that says a word after it
 #: is not gone.
@@ -400,7 +397,7 @@ class Inbound:
     @property
     def chunk(self) -> int:
         """Bytes of a body in one frame."""
-        return min(MAX_DATA, self._bus.max_payload - 1024)
+        return data_size(self._bus.max_payload)
 
     def statistics(self) -> dict[str, int]:
         return {

@@ -10,6 +10,12 @@ from collections.abc import Callable, Container
 from busmesh.wire.http import OWN_PREFIX
 
 
+def written(lines: list[bytes], ours: Container[bytes]) -> bytes:
+    """Join the lines, without those that pass for one of ``ours`` where ``_`` is read as ``-``."""
+    block = b"".join(lines)
+    return b"".join(without_disguised(lines, ours)) if b"_" in block else block
+
+
 def without(lines: list[bytes], unwanted: Callable[[bytes], bool]) -> list[bytes]:
     """Return the lines but for those whose name, in lower case, is ``unwanted``."""
     kept: list[bytes] = []

@@ -1,8 +1,8 @@
 """From the local application to an instance elsewhere: route, pick, seal, send; and back.
 
 Nothing here waits. A request becomes an :class:`Exchange`, which is found again by its stream number when the
-sealed response arrives, and by the ticker when it does not. Each try ends in exactly one call of
-``_answered`` or ``_failed``.
+sealed response arrives, and by the ticker when it does not. Each try ends in exactly one of ``_respond``,
+``_stream_over`` and ``_try_failed``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from busmesh.policy.snapshot import Snapshot
 from busmesh.relay.answers import Answer, shown
 from busmesh.relay.exchange import DEFAULT_TIMEOUT_S, Exchange, Observer
 from busmesh.relay.flight import Flight
-from busmesh.relay.flow import Emit, Gate
+from busmesh.relay.flow import STREAM_TICK_S, Emit, Gate
 from busmesh.relay.parking import Parking
 from busmesh.relay.probing import PROBE_AFTER_S, Prober
 from busmesh.relay.request import Request
@@ -43,7 +43,7 @@ from busmesh.wire.http import (
     encode_request,
 )
 from busmesh.wire.probe import ProbeState, decode_probe_result
-from busmesh.wire.stream import MAX_DATA, Opening, decode_credit, encode_opening
+from busmesh.wire.stream import Opening, data_size, decode_credit, encode_opening
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +52,6 @@ log = logging.getLogger(__name__)
 DOUBT_S = 0.1
 TICK_S = 0.01
 MAX_WAITING = 1024
-#: Responses in parts are looked after, and their instances asked for a sign of life, so often.
-STREAM_TICK_S = 1.0
 #: The largest body that travels in one piece with its head: what one read brings.
 MAX_WHOLE = 256 * 1024
 #: "No deadline" in a frame.
@@ -142,7 +140,7 @@ class Outbound:
     def _open(self, exchange: Exchange) -> None:
         """Prepare a request whose body is sent in parts."""
         request = exchange.request
-        chunk = min(MAX_DATA, self._bus.max_payload - 1024)
+        chunk = data_size(self._bus.max_payload)
         sent = partial(self._body_sent, exchange)
         first = b"" if request.upgrade else request.body
         exchange.upload = request.upload = Upload(first, request, self._gate, chunk, sent)
@@ -270,9 +268,7 @@ class Outbound:
         """Something changed about ``service``: let those that wait for it try again."""
         now = time.monotonic()
         for exchange in self._parking.leave(service):
-            if exchange.request.abandoned:
-                self._give_up(exchange, 499, "DC", "client_gone", "nobody waits for the answer any more")
-            elif now < exchange.deadline:
+            if now < exchange.deadline:
                 self._try(exchange)
             else:
                 self._waited_in_vain(exchange)
@@ -314,6 +310,7 @@ class Outbound:
         except RemoteProtocolError as error:
             # Sealed by the instance itself, and still not what an agent writes: nothing better will come.
             self.bad_frames += 1
+            self._cancel(exchange, "malformed_response")
             self._sent.pop(stream, None)
             message = f"instance {endpoint.instance} answered what cannot be read: {error}"
             self._failed(exchange, Outcome.UNKNOWN, 502, "DPE", "malformed_response", message)
@@ -436,7 +433,7 @@ class Outbound:
     ) -> None:
         """A try failed: make another if that is safe, else tell the application."""
         self._try_failed(exchange, status, flags)
-        wanted = time.monotonic() < exchange.deadline and not exchange.request.abandoned
+        wanted = time.monotonic() < exchange.deadline
         again = wanted and may_retry(outcome, exchange.request.head.method, len(exchange.tried))
         if again and exchange.repeatable:
             self._try(exchange)

@@ -15,7 +15,7 @@ import httptools
 from busmesh.decide.request import RequestHead
 from busmesh.relay import refusals
 from busmesh.relay.answers import Answer
-from busmesh.relay.lines import without, without_disguised
+from busmesh.relay.lines import without, written
 from busmesh.relay.refusals import Limits, bad
 from busmesh.wire.http import HOP_BY_HOP, OWN_PREFIX, TOKEN
 from busmesh.wire.stream import NOT_IN_TRAILERS, Opening
@@ -409,9 +409,7 @@ class RequestParser:
             self._sink.parsed(self._request(None))
 
     def _request(self, opening: Opening | None) -> ParsedRequest:
-        block = b"".join(self._lines)
-        if b"_" in block:
-            block = b"".join(without_disguised(self._lines, _SPECIAL))
+        block = written(self._lines, _SPECIAL)
         return ParsedRequest(
             RequestHead.from_block(self._parser.get_method(), self._url, block),
             self._authority,
@@ -424,13 +422,10 @@ class RequestParser:
         )
 
     def _take_trailers(self) -> bytes:
-        trailers = b"".join(self._trailers)
-        if len(trailers) > self._limits.header_bytes:
+        if sum(map(len, self._trailers)) > self._limits.header_bytes:
             self._refuse(refusals.trailers_too_large(self._limits))
             raise _Stop
-        if b"_" in trailers:
-            trailers = b"".join(without_disguised(self._trailers, _SPECIAL))
-        return trailers
+        return written(self._trailers, _SPECIAL)
 
     def _take_body(self) -> bytes:
         body, self._body = self._body, []

@@ -59,11 +59,6 @@ class Request:
         self.exchange: Any = None
 
     @property
-    def abandoned(self) -> bool:
-        """True once the client is gone: nobody waits for the answer."""
-        return self.connection.transport is None
-
-    @property
     def reads(self) -> bool:
         """Whether the client keeps up with what is written to it."""
         return self.connection.writable

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from busmesh.errors import RemoteProtocolError
 from busmesh.relay.exchange import Exchange
-from busmesh.relay.flow import Emit, Receiver, Windows
+from busmesh.relay.flow import STREAM_IDLE_S, Emit, Receiver, Windows
 from busmesh.relay.upstream import Endpoint
 from busmesh.wire.frame import Kind
 from busmesh.wire.http import (
@@ -25,9 +25,6 @@ from busmesh.wire.http import (
     encode_refusal,
 )
 from busmesh.wire.stream import decode_credit, decode_data, decode_end, decode_opening
-
-#: How long a stream may rest (Envoy's default).
-IDLE_S = 300.0
 
 Over = Callable[[Exchange, int, str, int], None]
 
@@ -132,8 +129,8 @@ class Streams:
                 self.break_off(
                     exchange, "UT", "timeout", f"the response did not end within {exchange.allowed:g} s"
                 )
-            elif now - exchange.moved > IDLE_S:
-                self.break_off(exchange, "UT", "stream_idle", f"nothing moved for {IDLE_S:g} s")
+            elif now - exchange.moved > STREAM_IDLE_S:
+                self.break_off(exchange, "UT", "stream_idle", f"nothing moved for {STREAM_IDLE_S:g} s")
             elif exchange.session is not None and exchange.download is not None:
                 exchange.download.remind()
                 number = exchange.session.number

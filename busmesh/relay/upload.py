@@ -9,14 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from busmesh.relay.flow import NOWHERE, Emit, Gate, Sender, Source
+from busmesh.relay.flow import NOWHERE, Emit, Gate, Sender, Source, unheard
 
-#: Bytes of a body that are kept after an instance has taken it (Envoy's and Linkerd's clients keep as much).
+#: Bytes of a body that are kept after an instance has taken it (as Linkerd's proxy keeps).
 KEPT = 64 * 1024
-
-
-def _nobody() -> None:
-    """Hears what nobody waits for."""
 
 
 class Upload:
@@ -108,7 +104,7 @@ class Upload:
         self.stop()
         self._kept = None
         self._source = NOWHERE
-        self._sent = _nobody
+        self._sent = unheard
 
     def stop(self) -> None:
         """End the try: nothing more is sent."""

@@ -36,6 +36,11 @@ NOT_IN_TRAILERS = frozenset(
 )
 
 
+def data_size(max_payload: int) -> int:
+    """Return how many bytes of a body one frame carries on a bus that takes ``max_payload`` bytes."""
+    return min(MAX_DATA, max_payload - 1024)
+
+
 class Opening(NamedTuple):
     """What is known of a body before it has come.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from busmesh.relay import inbound
+from busmesh.relay.flow import STREAM_IDLE_S
 from busmesh.relay.probing import QUESTIONS
-from busmesh.relay.streams import IDLE_S
 from busmesh.relay.upload import KEPT
 from busmesh.wire.frame import Kind
 from busmesh.wire.stream import Opening
@@ -573,10 +573,10 @@ def test_junk_about_callers_that_are_gone_has_no_effect(
 
 def test_a_stream_that_rests_is_broken_off_in_the_end(world: World, orders: Instance) -> None:
     client = downloading(world, orders)
-    world.after(IDLE_S - 2, 1.0)
+    world.after(STREAM_IDLE_S - 2, 1.0)
     orders.app.wire.arrive(chunks(b"alive"))
     world.pump()
-    world.after(IDLE_S - 2, 1.0)
+    world.after(STREAM_IDLE_S - 2, 1.0)
     assert not client.is_lost()
     world.after(4.0, 1.0)
     broken(client)
@@ -591,7 +591,7 @@ def test_an_upload_that_gets_no_further_is_ended(world: World, orders: Instance)
     orders.app.wire.blocked = True
     client.arrive(pattern(300_000, 2 * MB - 300_000))
     world.pump()
-    world.after(inbound.STREAM_IDLE_S - 2, 1.0)
+    world.after(STREAM_IDLE_S - 2, 1.0)
     assert client.written == b""
     world.after(4.0, 1.0)
     assert error(client) == (504, "stream_idle")

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from busmesh.relay.flow import MAX_WINDOW
-from busmesh.relay.streams import IDLE_S
+from busmesh.relay.flow import MAX_WINDOW, STREAM_IDLE_S
 from busmesh.wire.frame import Kind
 from busmesh.wire.http import Refusal, decode_refusal, encode_refusal, encode_response
 from busmesh.wire.stream import (
@@ -284,7 +283,7 @@ def test_a_beginning_that_no_agent_sends_fails_the_try(
         if not client.written:  # what is idempotent is tried again
             evil = Villain(world, client)
             evil.open(opening, status)
-            evil.instance.inbound._cancelled(evil.work)
+            assert evil.work not in evil.instance.inbound._work.values(), "it hears that nobody waits"
     assert client.written.startswith(b"HTTP/1.1 502 ")
     assert b"malformed_response" in client.written or asked.startswith(b"HEAD")
     world.settled()
@@ -443,7 +442,7 @@ def test_an_instance_that_only_says_that_it_is_at_work_is_not_waited_for_for_eve
     evil = villain(world)
     evil.work.deadline = math.inf
     evil.open()
-    world.after(IDLE_S - 1, 1.0)
+    world.after(STREAM_IDLE_S - 1, 1.0)
     assert not evil.client.is_lost()
     world.after(3.0, 1.0)
     broken(evil.client)
