@@ -16,7 +16,7 @@ from busmesh.wire.stream import INITIAL_CREDIT, encode_credit, encode_data, enco
 
 #: What one stream may have under way at most: enough for some GB/s over a bus that takes half a millisecond.
 MAX_WINDOW = 512 * 1024
-#: What all streams of an agent may have under way together, beyond :data:`INITIAL_CREDIT` for each.
+#: What all streams of one direction of an agent may have under way together.
 BUDGET = 64 * 1024 * 1024
 
 #: Both sides look after their streams, and say a word in each session that has one, so often.
@@ -203,22 +203,28 @@ class Sender:
 
 
 class Windows:
-    """Shares the memory of an agent among its streams.
+    """Shares the memory of one direction of an agent among its streams.
 
     Args:
-        budget: bytes that all streams together may have under way.
+        budget: bytes that all streams together may have under way, or :data:`INITIAL_CREDIT` for each of
+            them if that is more.
+
+    Attributes:
+        held: bytes that were granted and are not known to be out of our hands.
     """
 
     def __init__(self, budget: int = BUDGET) -> None:
         self.budget = budget
         self.streams = 0
+        self.held = 0
 
-    def size(self) -> int:
-        """Bytes that one stream may have under way at present."""
-        return max(INITIAL_CREDIT, min(MAX_WINDOW, self.budget // max(1, self.streams)))
+    def size(self, own: int = 0) -> int:
+        """Bytes that a stream which holds ``own`` of them may have under way: its share of what is left."""
+        share = self.budget // max(1, self.streams)
+        return max(INITIAL_CREDIT, min(MAX_WINDOW, share, self.budget - self.held + own))
 
     def __repr__(self) -> str:
-        return f"<Windows streams={self.streams} size={self.size()}>"
+        return f"<Windows streams={self.streams} held={self.held} size={self.size()}>"
 
 
 class Receiver:
@@ -233,7 +239,17 @@ class Receiver:
         ended: END has come.
     """
 
-    __slots__ = ("_emit", "_expected", "_granted", "_limit", "_paused", "_windows", "ended", "size")
+    __slots__ = (
+        "_emit",
+        "_expected",
+        "_granted",
+        "_limit",
+        "_paused",
+        "_released",
+        "_windows",
+        "ended",
+        "size",
+    )
 
     def __init__(self, emit: Emit, windows: Windows) -> None:
         self._emit = emit
@@ -245,7 +261,10 @@ class Receiver:
         self._paused = False
         self.ended = False
         self.size = 0
+        #: Bytes that were handed on to a reader who kept up; those after them may be here still.
+        self._released = 0
         windows.streams += 1
+        windows.held += self._limit
 
     def opened(self, size: int) -> None:
         """Take the bytes that came with the opening.
@@ -288,8 +307,14 @@ class Receiver:
 
     def placed(self) -> None:
         """Hear that what came was handed on; grant more, unless whoever reads it is behind."""
-        window = self._windows.size()
-        if not self._paused and not self.ended and self.size + window - self._limit >= window // 2:
+        if self._paused or self.ended:
+            return
+        windows = self._windows
+        windows.held -= self.size - self._released
+        self._released = self.size
+        window = windows.size(self._limit - self.size)
+        if self.size + window - self._limit >= window // 2:
+            windows.held += self.size + window - self._limit
             self._limit = self.size + window
             self._granted = [total for total in self._granted if total >= self.size]
             self._granted.append(self._limit)
@@ -315,6 +340,7 @@ class Receiver:
     def close(self) -> None:
         """Give the window back; called once, when the stream is over."""
         self._windows.streams -= 1
+        self._windows.held -= self._limit - self._released
         self._emit = _mute
 
     def __repr__(self) -> str:

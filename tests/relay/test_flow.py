@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -335,13 +335,43 @@ def test_a_window_is_a_share_of_the_budget(streams: int, size: int) -> None:
     assert windows.size() == size
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 19), st.booleans(), st.integers(1, MAX_WINDOW)), max_size=200),
+    st.integers(1, 40),
+)
+def test_all_streams_together_hold_no_more_than_the_budget(
+    moves: list[tuple[int, bool, int]], shares: int
+) -> None:
+    """However streams come, how far they are read, and who stands still with what was granted before."""
+    windows = Windows(budget=shares * INITIAL_CREDIT)
+    tills: dict[int, Till] = {}
+    for number, reads, size in moves:
+        till = tills.get(number)
+        if till is None:
+            till = tills[number] = Till(windows)
+        (till.receiver.resume if reads else till.receiver.pause)()
+        granted = till.grants[-1] if till.grants else INITIAL_CREDIT
+        if take := min(size, granted - till.receiver.size):
+            till.take(till.receiver._expected, take)
+        held = sum(
+            (each.grants[-1] if each.grants else INITIAL_CREDIT) - each.receiver._released
+            for each in tills.values()
+        )
+        assert windows.held == held
+        assert held <= windows.budget + len(tills) * INITIAL_CREDIT
+    for till in tills.values():
+        till.receiver.close()
+    assert (windows.streams, windows.held) == (0, 0)
+
+
 def test_windows_are_given_back() -> None:
     windows = Windows(budget=4 * INITIAL_CREDIT)
     tills = [Till(windows) for _ in range(4)]
     assert windows.size() == INITIAL_CREDIT
     for till in tills[1:]:
         till.receiver.close()
-    assert (windows.streams, windows.size()) == (1, 4 * INITIAL_CREDIT)
+    assert (windows.streams, windows.held) == (1, INITIAL_CREDIT)
+    assert windows.size(own=INITIAL_CREDIT) == 4 * INITIAL_CREDIT
 
 
 # -- both halves -----------------------------------------------------------------------------------
