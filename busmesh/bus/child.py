@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +30,21 @@ class Child:
         self._guard = guard
 
     @classmethod
-    async def start(cls, argv: Sequence[str], *, output: int, inherit: Sequence[int] = ()) -> Child:
+    async def start(
+        cls,
+        argv: Sequence[str],
+        *,
+        output: int,
+        inherit: Sequence[int] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> Child:
         """Start a program.
 
         Args:
             argv: its path and arguments.
             output: file descriptor that takes its stdout and stderr.
             inherit: further descriptors that it keeps open.
+            environment: its environment; ours if there is none.
 
         Raises:
             OSError: it cannot be started.
@@ -48,6 +56,7 @@ class Child:
             stderr=output,
             start_new_session=True,
             pass_fds=tuple(inherit),
+            env=environment,
         )
         return cls(process, await _guard(process.pid))
 

@@ -14,8 +14,8 @@ from busmesh.errors import RemoteProtocolError
 from busmesh.wire.frame import Kind
 from busmesh.wire.stream import INITIAL_CREDIT, encode_credit, encode_data, encode_end
 
-#: What one stream may have under way at most: enough for some GB/s over a bus that takes half a millisecond.
-MAX_WINDOW = 512 * 1024
+#: What one stream may have under way at most: four full frames, so that some travel while one is handed on.
+MAX_WINDOW = 1024 * 1024
 #: What all streams of one direction of an agent may have under way together.
 BUDGET = 64 * 1024 * 1024
 

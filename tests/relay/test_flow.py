@@ -323,8 +323,8 @@ def test_a_sender_that_may_wait_for_a_lost_grant_is_reminded() -> None:
     [
         (0, MAX_WINDOW),
         (1, MAX_WINDOW),
-        (128, MAX_WINDOW),
-        (256, MAX_WINDOW // 2),
+        (64, MAX_WINDOW),
+        (128, MAX_WINDOW // 2),
         (1024, INITIAL_CREDIT),
         (100_000, INITIAL_CREDIT),
     ],

@@ -153,9 +153,9 @@ def test_a_connection_is_not_read_on_for_a_response_that_it_has_brought(
     first = ask(world, request(line="GET /1 HTTP/1.1"))
     first.blocked = True
     wire = orders.app.wire
-    wire.arrive(answer(pattern(0, 700_000), "length"))
+    wire.arrive(answer(pattern(0, 1_280_000), "length"))
     world.pump()
-    assert len(got(first).body) < 700_000
+    assert len(got(first).body) < 1_280_000
     second = ask(world, request(line="GET /2 HTTP/1.1"))
     second.blocked = True
     assert orders.app.wires == [wire]
@@ -164,7 +164,7 @@ def test_a_connection_is_not_read_on_for_a_response_that_it_has_brought(
     assert not wire.is_reading()
     left = wire.undelivered
     read_slowly(world, first, 50_000)
-    assert got(first).body == pattern(0, 700_000)
+    assert got(first).body == pattern(0, 1_280_000)
     assert (wire.is_reading(), wire.undelivered) == (False, left)
     read_slowly(world, second, 50_000)
     assert got(second).body == pattern(1, 4 * MB)
@@ -348,7 +348,7 @@ def test_an_early_answer_that_is_read_slowly_does_not_pile_up_the_upload(
     """The application is done and its response still on the way: nobody there takes the rest of the body."""
     client = uploading(world, size=50 * MB)
     client.blocked = True
-    orders.app.wire.arrive(answer(pattern(0, 700_000), "length"))
+    orders.app.wire.arrive(answer(pattern(0, 1_280_000), "length"))
     world.pump()
     assert orders.app.wire.is_closing()
     [work] = orders.inbound._streams.values()
@@ -357,7 +357,7 @@ def test_an_early_answer_that_is_read_slowly_does_not_pile_up_the_upload(
     assert work.call is not None
     assert work.call.take_early() == []
     read_slowly(world, client, 100_000)
-    assert (got(client).body, got(client).whole) == (pattern(0, 700_000), True)
+    assert (got(client).body, got(client).whole) == (pattern(0, 1_280_000), True)
     finish(world, orders)
 
 
@@ -365,7 +365,7 @@ def test_after_an_early_answer_to_a_whole_upload_the_connection_serves_on(
     world: World, orders: Instance
 ) -> None:
     """The body had come to its end and waited for the application, which did not want it."""
-    whole = post(pattern(0, 700_000), "length")
+    whole = post(pattern(0, 1_280_000), "length")
     client = ask(world, whole[:1000])
     orders.app.wire.blocked = True
     client.arrive(whole[1000:])

@@ -131,7 +131,7 @@ def test_what_waits_for_a_slow_reader_still_comes_after_both_have_ended(
     wire = orders.app.wire
     sends, reads = (client, wire) if first == "client" else (wire, client)
     reads.blocked = True
-    data = pattern(0, 700_000)
+    data = pattern(0, 1_280_000)
     sends.arrive(data, end=True)
     world.pump()
     assert sends.undelivered == 0
