@@ -206,6 +206,14 @@ class Subjects:
         """The prefix of this instance's own reply subjects; a stream number follows."""
         return f"{self.root}.reply.{token(instance, 'instance')}."
 
+    def sealed_reply(self, instance: str) -> str:
+        """Where instances send what answers this one; the frame says which request it belongs to.
+
+        One subject for all of them: the server remembers who listens to it, where a subject per request
+        would have to be looked up each time.
+        """
+        return f"{self.reply_prefix(instance)}s"
+
     def gone_prefix(self, instance: str) -> str:
         """The prefix of where the bus says that nobody took a response; session and stream follow."""
         return f"{self.root}.gone.{token(instance, 'instance')}."

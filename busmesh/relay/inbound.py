@@ -282,9 +282,9 @@ class Inbound:
         frame = peer.session.seal(kind, stream, plaintext)
         if tell_if_gone:
             gone = b" %b%d" % (peer.gone_head, stream)
-            self._bus.write(b"%b%d%b %d\r\n%b\r\n" % (peer.reply_head, stream, gone, len(frame), frame))
+            self._bus.write(b"%b%b %d\r\n%b\r\n" % (peer.reply_head, gone, len(frame), frame))
         else:
-            self._bus.write(b"%b%d %d\r\n%b\r\n" % (peer.reply_head, stream, len(frame), frame))
+            self._bus.write(b"%b %d\r\n%b\r\n" % (peer.reply_head, len(frame), frame))
 
     # -- responses in parts ------------------------------------------------------------------------
 
