@@ -106,6 +106,21 @@ def query_value(query: bytes, name: bytes) -> bytes | None:
     return None
 
 
+def cookie_value(header: bytes, name: bytes) -> bytes | None:
+    """Return the value of the first cookie ``name`` in a ``Cookie`` header, or None (RFC 6265 section 4.2).
+
+    Found by searching, as a query's parameter is.
+    """
+    wanted = name + b"="
+    at = header.find(wanted)
+    while at >= 0:
+        if at == 0 or header[at - 1 : at] in (b";", b" ", b"\t"):
+            stop = header.find(b";", at)
+            return header[at + len(wanted) : stop if stop >= 0 else None].strip(b" \t")
+        at = header.find(wanted, at + 1)
+    return None
+
+
 def all_of(conditions: Sequence[Condition]) -> Condition | None:
     """Every condition holds; None, which stands for "always", if there is no condition."""
     match tuple(conditions):

@@ -7,18 +7,25 @@ picks a *target*, the instances of one service that belong to one subset.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from random import Random
 from typing import Literal
 
+from busmesh.decide.answer import DirectResponse, Redirect
+from busmesh.decide.fault import Fault, drawn
 from busmesh.decide.headers import HeaderOps
 from busmesh.decide.match import Condition
 from busmesh.decide.request import RequestHead
+from busmesh.decide.retry import DEFAULT_RETRIES, RetryPolicy
+from busmesh.decide.rewrite import Rewrite
 from busmesh.decide.split import Split
 from busmesh.names import ServiceName
 
 Balancer = Literal["LEAST_REQUEST", "ROUND_ROBIN", "RANDOM"]
 DEFAULT_BALANCER: Balancer = "LEAST_REQUEST"
+#: What of a request says whose it is; None if it does not say.
+Owner = Callable[[RequestHead], bytes | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,22 +64,63 @@ class Target:
         return str(self.service) if self.subset is None else f"{self.service}/{self.subset}"
 
 
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A copy of some requests goes to another target, and nobody waits for what comes back."""
+
+    target: Target
+    fraction: float = 1.0
+
+    def wanted(self, rng: Random) -> bool:
+        """Draw for one request; say whether it is copied."""
+        return drawn(self.fraction, rng)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Rule:
     """What happens to the requests that it matches.
 
+    What a rule does not say is None, empty or one shared default, so that it costs one look at most.
+
     Attributes:
         name: a label for telemetry, of low cardinality: it comes from a document, never from a request.
+        split: None if the rule answers by itself.
         matches: None stands for "always".
         timeout: seconds for the whole request, all tries included; None if the policy sets none, or ``0s``.
+        retries: when a try is followed by another.
+        fault: drawn before anything else is done.
+        mirrors: where copies go.
+        rewrite: of target and authority, before a request is sent or copied.
+        answer: in place of sending the request anywhere.
+        owner: whose the request is; the split then gives everybody always the same target.
     """
 
     name: str
-    split: Split[Target]
+    split: Split[Target] | None
     matches: Condition | None = None
     timeout: float | None = None
     request_headers: HeaderOps | None = None
     response_headers: HeaderOps | None = None
+    retries: RetryPolicy = DEFAULT_RETRIES
+    fault: Fault | None = None
+    mirrors: tuple[Mirror, ...] = ()
+    rewrite: Rewrite | None = None
+    answer: Redirect | DirectResponse | None = None
+    owner: Owner | None = None
+
+    def pick(self, head: RequestHead) -> Target:
+        """Return the target of a request: that of its owner, else the next of the sequence."""
+        split = self.split
+        assert split is not None, "a rule that answers by itself sends nothing"
+        if self.owner is None:
+            return split.pick()
+        value = self.owner(head)
+        return split.pick() if value is None else split.pick_for(value)
+
+    def targets(self) -> tuple[Target, ...]:
+        """Return every target that requests or copies of them may go to, those of weight 0 included."""
+        split = () if self.split is None else tuple(target for target, _ in self.split.choices)
+        return split + tuple(mirror.target for mirror in self.mirrors)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

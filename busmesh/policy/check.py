@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from busmesh.policy.destination import DestinationSpec
 from busmesh.policy.documents import Document
+from busmesh.policy.faults import HttpFault
 from busmesh.policy.route import HttpMatch, HttpRoute, RouteDestination, RouteSpec
 from busmesh.yamlfile import Finding, Path
 
@@ -43,7 +44,10 @@ def _rules(document: Document, spec: RouteSpec) -> Iterator[Finding]:
             message = f"two rules are called {rule.name!r}"
             yield document.finding("BM2108", message, (*path, "name"), hint="telemetry needs two names")
         names.add(rule.name or "")
-        yield from _weights(document, rule, (*path, "route"))
+        if rule.route:
+            yield from _weights(document, rule, (*path, "route"))
+        if rule.fault is not None:
+            yield from _faults(document, rule.fault, (*path, "fault"))
 
 
 def is_catch_all(entry: HttpMatch) -> bool:
@@ -54,6 +58,21 @@ def is_catch_all(entry: HttpMatch) -> bool:
         if name not in ("name", "gateways", "ignore_uri_case") and getattr(entry, name)
     }
     return not conditions or (conditions == {"uri"} and entry.uri is not None and entry.uri.prefix == "/")
+
+
+def _faults(document: Document, fault: HttpFault, path: Path) -> Iterator[Finding]:
+    """Yield a doubt for a fault that does not say how often: it is taken for never, as in Istio."""
+    delay, abort = fault.delay, fault.abort
+    if delay is not None and delay.percentage is None and delay.percent is None:
+        yield _never(document, (*path, "delay"))
+    if abort is not None and abort.percentage is None:
+        yield _never(document, (*path, "abort"))
+
+
+def _never(document: Document, path: Path) -> Finding:
+    message = f"without percentage no request gets this {path[-1]}"
+    hint = "add percentage: {value: 100} for all"
+    return document.finding("BM2121", message, path, level="warning", hint=hint)
 
 
 def _weights(document: Document, rule: HttpRoute, path: Path) -> Iterator[Finding]:

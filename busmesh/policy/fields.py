@@ -73,6 +73,12 @@ def refused(code: LiteralString, message: str, hint: str = "") -> PydanticCustom
     return PydanticCustomError(code, "{text}", {"text": message, "hint": hint})
 
 
+def refused_pattern(error: RefusedPattern) -> PydanticCustomError:
+    """Make the error of a validator out of that of a pattern."""
+    code: LiteralString = "BM1208" if error.code == "BM1208" else "BM1215"
+    return refused(code, error.message, error.hint)
+
+
 def _host(text: str) -> str:
     if "*" in text:
         raise refused("BM1320", "hosts with wildcards are not supported yet", "list the services by name")
@@ -172,6 +178,19 @@ WrittenHeader = Annotated[str, AfterValidator(_written_header)]
 HeaderValue = Annotated[str, AfterValidator(_header_value)]
 
 
+Status = Annotated[int, Field(ge=200, le=599)]
+
+
+class Percent(Model):
+    """A share of requests."""
+
+    value: float = Field(0.0, ge=0, le=100, description="Percent; fractions such as 0.1 are fine.")
+
+    @property
+    def fraction(self) -> float:
+        return self.value / 100
+
+
 class StringMatch(Model):
     """How a value is compared; with none of the three, that it is there at all."""
 
@@ -191,8 +210,7 @@ class StringMatch(Model):
             try:
                 full_match(self.regex)
             except RefusedPattern as error:
-                code: LiteralString = "BM1208" if error.code == "BM1208" else "BM1215"
-                raise refused(code, error.message, error.hint) from None
+                raise refused_pattern(error) from None
         return self
 
 

@@ -10,10 +10,12 @@ found, on the text it likes least, takes 7 ms.
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from typing import Any
 
 from busmesh.decide.match import Test
+from busmesh.decide.rewrite import Substitution
 from busmesh.errors import BusmeshError
 
 MAX_PATTERN = 1024
@@ -23,6 +25,10 @@ MAX_PROGRAM = 256
 MAX_TEXT = 8192
 #: Bytes that RE2 may take for one pattern; when its state cache is full it goes on, more slowly.
 MAX_MEMORY = 1 << 18
+#: Each match is a search of its own, which may look at the whole rest of the text.
+MAX_REPLACEMENTS = 64
+#: Groups in one replacement; together with the bounds above they keep a new path below 256 KiB.
+MAX_REFERENCES = 16
 
 
 class RefusedPattern(BusmeshError):
@@ -41,6 +47,68 @@ def full_match(pattern: str, *, too_long: bool = False) -> Test:
         RefusedPattern: malformed, too large, or with constructs that cannot be matched in linear time
             (look-around, back references).
     """
+    matched = _compiled(pattern, capture=False).fullmatch
+
+    def test(text: bytes) -> bool:
+        if len(text) > MAX_TEXT:
+            return too_long
+        return matched(text) is not None
+
+    return test
+
+
+def substitution(pattern: str, replacement: str) -> Substitution:
+    r"""Return a function that replaces every part of a path that matches ``pattern``, as Envoy does.
+
+    It gives None for a path over 8 KiB, or with more than 64 matches: what nobody may look at whole is not
+    rewritten by half.
+
+    Args:
+        pattern: RE2 syntax, ASCII.
+        replacement: ``\0`` is what matched, ``\1`` to ``\9`` are its groups, ``\\`` is a backslash.
+
+    Raises:
+        RefusedPattern: as :func:`full_match`, or a replacement that names a group which there is not.
+    """
+    compiled = _compiled(pattern, capture=True)
+    pieces = _pieces(replacement, compiled.groups)
+    found = compiled.finditer
+
+    def substitute(path: bytes) -> bytes | None:
+        if len(path) > MAX_TEXT:
+            return None
+        parts, end = [], 0
+        for number, match in enumerate(found(path)):
+            if number == MAX_REPLACEMENTS:
+                return None
+            parts.append(path[end : match.start()])
+            parts += [piece if isinstance(piece, bytes) else match[piece] or b"" for piece in pieces]
+            end = match.end()
+        return b"".join(parts) + path[end:]
+
+    return substitute
+
+
+def _pieces(replacement: str, groups: int) -> list[bytes | int]:
+    """Take a replacement apart into literal bytes and numbers of groups."""
+    pieces: list[bytes | int] = []
+    for literal, escaped in re.findall(r"([^\\]+)|\\(.?)", replacement, re.DOTALL):
+        if literal or escaped == "\\":
+            pieces.append((literal or escaped).encode())
+        elif escaped.isdecimal() and escaped.isascii() and int(escaped) <= groups:
+            pieces.append(int(escaped))
+        else:
+            raise RefusedPattern(
+                f"the replacement holds \\{escaped}, and the regex has {groups} groups",
+                code="BM1208",
+                hint=r"write \0 for what matched, \1 for the first group, \\ for a backslash",
+            )
+    if sum(isinstance(piece, int) for piece in pieces) > MAX_REFERENCES:
+        raise RefusedPattern(f"the replacement holds more than {MAX_REFERENCES} groups", code="BM1208")
+    return pieces
+
+
+def _compiled(pattern: str, *, capture: bool) -> Any:
     if len(pattern) > MAX_PATTERN:
         raise RefusedPattern(f"the regex is longer than {MAX_PATTERN} characters", code="BM1208")
     if not pattern.isascii():
@@ -60,7 +128,7 @@ def full_match(pattern: str, *, too_long: bool = False) -> Test:
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1
     options.max_mem = MAX_MEMORY
-    options.never_capture = True
+    options.never_capture = not capture
     options.log_errors = False
     try:
         compiled = re2.compile(pattern.encode(), options)
@@ -73,11 +141,4 @@ def full_match(pattern: str, *, too_long: bool = False) -> Test:
             code="BM1208",
             hint="shorten its literals and counted repetitions, or use prefix",
         )
-    matched = compiled.fullmatch
-
-    def test(text: bytes) -> bool:
-        if len(text) > MAX_TEXT:
-            return too_long
-        return matched(text) is not None
-
-    return test
+    return compiled

@@ -51,12 +51,12 @@ class Snapshot:
         return policy
 
     def referenced(self, name: ServiceName) -> frozenset[ServiceName]:
-        """Return every service that requests addressed to ``name`` may be sent to.
+        """Return every service that requests addressed to ``name``, or copies of them, may be sent to.
 
         Those of weight 0 are included: a canary that waits at 0 should be known when it gets its first 1 %.
         """
         rules = self.service(name).rules
-        return frozenset(target.service for rule in rules for target, _ in rule.split.choices)
+        return frozenset(target.service for rule in rules for target in rule.targets())
 
     def target(self, service: ServiceName, subset: str | None = None) -> Target:
         """Return a destination without header operations, with its labels and balancer."""

@@ -1,6 +1,6 @@
 """What Istio knows and busmesh does not yet, each with a code of its own.
 
-Such a field is refused. Taking a document and leaving out its retries or its fault would be a
+Such a field is refused. Taking a document and leaving out its CORS policy or its delegate would be a
 document that says one thing and a mesh that does another.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel
 
 from busmesh.policy.destination import DestinationSpec, LoadBalancer, TrafficPolicy
+from busmesh.policy.faults import Abort, Delay
 from busmesh.policy.fields import Model
 from busmesh.policy.route import (
     DestinationRef,
@@ -27,16 +28,6 @@ _EVERYWHERE = "documents hold for the whole mesh: remove it"
 #: Model -> field -> (code, hint). A subclass has the fields of its base.
 NOT_YET: Mapping[type[Model], Mapping[str, tuple[str, str]]] = {
     HttpRule: {
-        "retries": ("BM1301", ""),
-        "fault": ("BM1302", ""),
-        "mirror": ("BM1303", ""),
-        "mirrors": ("BM1303", ""),
-        "mirrorPercent": ("BM1303", ""),
-        "mirror_percent": ("BM1303", ""),
-        "mirrorPercentage": ("BM1303", ""),
-        "rewrite": ("BM1304", ""),
-        "redirect": ("BM1305", ""),
-        "directResponse": ("BM1306", ""),
         "corsPolicy": ("BM1307", ""),
         "delegate": ("BM1308", ""),
     },
@@ -52,10 +43,13 @@ NOT_YET: Mapping[type[Model], Mapping[str, tuple[str, str]]] = {
         "exportTo": ("BM1312", _EVERYWHERE),
     },
     HttpMatch: {
-        "scheme": ("BM1313", "inside the mesh every request is http: remove it"),
-        "authority": ("BM1314", "use hosts"),
         "port": ("BM1315", _ONE_ADDRESS),
         "statPrefix": ("BM1316", "use name"),
+    },
+    Delay: {"exponentialDelay": ("BM1361", "use fixedDelay")},
+    Abort: {
+        "grpcStatus": ("BM1362", "use httpStatus"),
+        "http2Error": ("BM1363", "use httpStatus"),
     },
     RouteMatch: {"gateways": ("BM1311", "a Route holds inside the mesh: remove it")},
     DestinationRef: {"port": ("BM1315", _ONE_ADDRESS)},

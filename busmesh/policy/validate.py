@@ -76,10 +76,10 @@ def used_subsets(document: Document) -> Iterator[tuple[ServiceName, str, Path]]:
     """Yield each subset that a Route sends to, and where it says so."""
     if isinstance(document.spec, RouteSpec):
         for number, rule in enumerate(document.spec.http):
-            for index, target in enumerate(rule.route):
-                if target.destination.subset is not None:
-                    path = ("spec", "http", number, "route", index, "destination", "subset")
-                    yield document.service(target.destination.host), target.destination.subset, path
+            for path, destination in rule.destinations():
+                if destination.subset is not None:
+                    whole = ("spec", "http", number, *path, "subset")
+                    yield document.service(destination.host), destination.subset, whole
 
 
 def _same_keys(documents: Sequence[Document]) -> Iterator[Finding]:
@@ -132,16 +132,16 @@ def _unserved(document: Document, live: Live) -> Iterator[Finding]:
         return
     told = set(live)
     for number, rule in enumerate(document.spec.http):
-        for index, target in enumerate(rule.route):
-            service = document.service(target.destination.host)
+        for path, destination in rule.destinations():
+            service = document.service(destination.host)
             if service in told:
                 continue
             told.add(service)
             guess = nearest(str(service), map(str, live))
             hint = f"did you mean {guess}?" if guess else "right only if it is still to come"
-            path = ("spec", "http", number, "route", index, "destination", "host")
             message = f"nobody serves {service} now"
-            yield document.finding("BM2109", message, path, level="warning", hint=hint)
+            whole = ("spec", "http", number, *path, "host")
+            yield document.finding("BM2109", message, whole, level="warning", hint=hint)
 
 
 def _left_dangling(

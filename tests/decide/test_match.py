@@ -135,3 +135,30 @@ def test_one_entry_of_several_suffices(entries: list[Condition], expected: bool)
 def test_no_entry_at_all_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(ValueError, match="entry"):
         match.any_of([])
+
+
+@pytest.mark.parametrize(
+    ("header", "name", "expected"),
+    [
+        (b"user=ana", b"user", b"ana"),
+        (b"a=b; user=ana; c=d", b"user", b"ana"),
+        (b"a=b;user=ana", b"user", b"ana"),
+        (b"xuser=eve; user=ana", b"user", b"ana"),
+        (b"user=ana; user=eve", b"user", b"ana"),
+        (b"user=a=b ; c=d", b"user", b"a=b"),
+        (b"user=", b"user", b""),
+        (b"user", b"user", None),
+        (b"xuser=eve", b"user", None),
+        (b"User=ana", b"user", None),
+        (b"", b"user", None),
+    ],
+)
+def test_the_value_of_a_cookie(header: bytes, name: bytes, expected: bytes | None) -> None:
+    assert match.cookie_value(header, name) == expected
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"a", b"ab", b"b"]), st.sampled_from([b"", b"a", b"x=y"]))))
+def test_the_first_cookie_of_a_name_counts(pairs: list[tuple[bytes, bytes]]) -> None:
+    header = b"; ".join(b"%b=%b" % pair for pair in pairs)
+    for name in (b"a", b"ab", b"b"):
+        assert match.cookie_value(header, name) == dict(reversed(pairs)).get(name)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from busmesh.decide.split import GRID, STEP, Split, deviation_bound
+from busmesh.decide.split import GRID, STEP, Split, deviation_bound, place_of
 
 starts = st.floats(0, 1, exclude_max=True)
 weights = st.lists(st.integers(0, 1000), min_size=1, max_size=6).filter(any)
@@ -85,3 +85,69 @@ def test_two_agents_do_not_pick_in_step() -> None:
 
 def test_it_shows_its_weights() -> None:
     assert repr(Split([("a", 80), ("b", 0)], 0.5)) == "<Split a=80 b=0>"
+
+
+users = st.lists(st.binary(max_size=20), min_size=1, max_size=50)
+
+
+@given(weights, users, st.text(max_size=200))
+def test_everybody_always_gets_the_same_target_from_every_agent(
+    parts: list[int], values: list[bytes], salt: str
+) -> None:
+    one, two = Split(list(enumerate(parts)), 0.1, salt), Split(list(enumerate(parts)), 0.7, salt)
+    first = [one.pick_for(value) for value in values]
+    for _ in range(10):
+        two.pick()
+    assert [two.pick_for(value) for value in values] == first
+    assert [one.pick_for(value) for value in values] == first
+    assert all(parts[target] for target in first)
+
+
+@given(st.integers(0, 100), st.integers(0, 100), users)
+def test_a_canary_that_grows_never_gives_anybody_back(share: int, more: int, values: list[bytes]) -> None:
+    small, large = sorted((share, more))
+    before = Split([("stable", 100 - small), ("canary", small)], 0.0, "orders")
+    after = Split([("stable", 100 - large), ("canary", large)], 0.0, "orders")
+    for value in values:
+        if before.pick_for(value) == "canary":
+            assert after.pick_for(value) == "canary"
+
+
+@given(weights.filter(lambda parts: len(parts) > 2), st.integers(1, 100), users)
+def test_what_the_first_target_loses_and_the_last_one_gains_moves_only_up(
+    parts: list[int], shift: int, values: list[bytes]
+) -> None:
+    parts[0] += shift
+    later = [parts[0] - shift, *parts[1:-1], parts[-1] + shift]
+    before, after = Split(list(enumerate(parts)), 0.0), Split(list(enumerate(later)), 0.0)
+    assert all(after.pick_for(value) >= before.pick_for(value) for value in values)
+
+
+def test_those_who_move_are_as_many_as_the_weights_say() -> None:
+    before = Split([("a", 80), ("b", 20)], 0.0, "orders")
+    after = Split([("a", 70), ("b", 30)], 0.0, "orders")
+    values = [b"user-%d" % number for number in range(20_000)]
+    shares = [sum(split.pick_for(value) == "b" for value in values) / 20_000 for split in (before, after)]
+    assert shares == pytest.approx([0.2, 0.3], abs=0.01)
+    moved = sum(before.pick_for(value) != after.pick_for(value) for value in values)
+    assert moved / 20_000 == pytest.approx(0.1, abs=0.01)
+
+
+def test_the_canaries_of_two_rules_are_not_the_same_users() -> None:
+    one = Split([("a", 80), ("b", 20)], 0.0, "default/orders/split")
+    two = Split([("a", 80), ("b", 20)], 0.0, "default/payments/split")
+    values = [b"%d" % number for number in range(20_000)]
+    both = sum(one.pick_for(value) == two.pick_for(value) == "b" for value in values)
+    assert both / 20_000 == pytest.approx(0.04, abs=0.005)
+
+
+@given(st.binary(max_size=200), st.binary(max_size=64))
+def test_a_place_is_within_the_line(value: bytes, key: bytes) -> None:
+    assert 0.0 <= place_of(value, key) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "place"), [(b"ana", b"", 0.14491278427190257), (b"", b"k", 0.12916711626025623)]
+)
+def test_a_place_is_the_same_in_every_process_and_release(value: bytes, key: bytes, place: float) -> None:
+    assert place_of(value, key) == place

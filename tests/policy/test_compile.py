@@ -16,6 +16,7 @@ from busmesh.policy.snapshot import DEFAULT_RULE, MAX_DEFAULTS, Snapshot
 
 Make = Callable[..., Document]
 ORDERS, PAYMENTS = ServiceName("orders"), ServiceName("payments")
+HEAD = RequestHead(b"GET", b"/", [])
 WEB = Caller(ServiceName("web"), {"version": "v2", "team": "shop"})
 
 
@@ -125,7 +126,7 @@ def test_a_service_without_a_route_gets_all_its_instances() -> None:
     snapshot = compile_set(EMPTY, WEB, rng=Random(1))
     policy = snapshot.service(ORDERS)
     assert [rule.name for rule in policy.rules] == [DEFAULT_RULE]
-    target = policy.rules[0].split.pick()
+    target = policy.rules[0].pick(HEAD)
     assert (target.service, target.subset, target.labels) == (ORDERS, None, {})
     assert (policy.rules[0].matches, policy.rules[0].timeout) == (None, None)
     assert snapshot.service(ORDERS) is policy
@@ -163,7 +164,7 @@ def split_rule(*pairs: tuple[str, int]) -> str:
 
 def shares(snapshot: Snapshot, picks: int = 1000) -> dict[str, int]:
     (rule,) = snapshot.service(ORDERS).rules
-    seen: list[str] = [str(rule.split.pick()) for _ in range(picks)]
+    seen: list[str] = [str(rule.pick(HEAD)) for _ in range(picks)]
     return {name: seen.count(name) for name in sorted(set(seen))}
 
 
@@ -181,7 +182,7 @@ def test_each_snapshot_starts_its_splits_elsewhere(route: Make) -> None:
     for _ in range(20):
         policy_set = PolicySet(1, {document.key: document for document in documents})
         (rule,) = compile_set(policy_set, WEB, rng=rng).service(ORDERS).rules
-        firsts.add(str(rule.split.pick()))
+        firsts.add(str(rule.pick(HEAD)))
     assert firsts == {"a", "b"}
 
 
@@ -201,7 +202,7 @@ def test_subsets_and_balancers_come_from_destinations(route: Make, destination: 
         "RANDOM",
     ]
     (rule,) = snapshot.service(ORDERS).rules
-    assert [target.labels for target, _ in rule.split.choices] == [{"version": "1"}, {"version": "v9"}]
+    assert [target.labels for target in rule.targets()] == [{"version": "1"}, {"version": "v9"}]
 
 
 def test_header_operations_stand_at_the_rule_and_at_the_target(route: Make) -> None:
@@ -210,7 +211,7 @@ def test_header_operations_stand_at_the_rule_and_at_the_target(route: Make) -> N
         "  route: [{destination: {host: orders}, headers: {response: {add: {b: target}}}}]\n"
     )
     (rule,) = compiled(route(rules=rules)).service(ORDERS).rules
-    target = rule.split.pick()
+    target = rule.pick(HEAD)
     assert rule.request_headers is not None
     assert rule.request_headers.apply([(b"A", b"x")]) == [(b"a", b"rule")]
     assert rule.response_headers is None, "operations that do nothing cost nothing"

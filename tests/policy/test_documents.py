@@ -129,10 +129,13 @@ def test_what_a_rule_may_not_say(found: list[str], code: str, rest: str) -> None
     assert rest in line
 
 
-NOT_YET_IN_A_RULE = """\
-retries fault mirror mirrors mirrorPercent mirror_percent mirrorPercentage rewrite redirect directResponse
-corsPolicy delegate""".split()
-NOT_YET_IN_A_MATCH = ["scheme", "authority", "port", "statPrefix"]
+NOT_YET_IN_A_RULE = ["corsPolicy", "delegate"]
+NOT_YET_IN_A_FAULT = [
+    ("exponentialDelay", "fault: {{delay: {{fixedDelay: 1s, {}: 1s}}}}"),
+    ("grpcStatus", "fault: {{abort: {{httpStatus: 500, {}: UNAVAILABLE}}}}"),
+    ("http2Error", "fault: {{abort: {{httpStatus: 500, {}: x}}}}"),
+]
+NOT_YET_IN_A_MATCH = ["port", "statPrefix"]
 NOT_YET_IN_A_POLICY = [
     *("outlierDetection", "connectionPool", "tls", "portLevelSettings", "tunnel", "proxyProtocol"),
     "retryBudget",
@@ -144,6 +147,7 @@ NOT_YET_IN_A_BALANCER = ["consistentHash", "localityLbSetting", "warmup", "warmu
 @pytest.mark.parametrize(
     ("field", "place"),
     [(field, "{}: x") for field in NOT_YET_IN_A_RULE]
+    + NOT_YET_IN_A_FAULT
     + [(field, "match: [{{{}: x}}]") for field in NOT_YET_IN_A_MATCH]
     + [("port", "match: [{{}}]\n      route: [{{destination: {{host: a, {}: {{number: 1}}}}}}]")],
 )

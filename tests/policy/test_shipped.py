@@ -85,7 +85,7 @@ def rule_for(
 
 
 def picks(rule: Rule, count: int = 2000) -> dict[str, int]:
-    seen = [str(rule.split.pick()) for _ in range(count)]
+    seen = [str(rule.pick(RequestHead(b"GET", b"/", []))) for _ in range(count)]
     return {name: seen.count(name) for name in sorted(set(seen))}
 
 
@@ -142,6 +142,8 @@ def test_a_schema_refuses_what_the_models_refuse() -> None:
     plain: Any = read_yaml(SEED.encode(), "seed")[0].data
     jsonschema.validate(plain, made)
     plain["spec"]["http"][0]["retries"] = {"attempts": 3}
+    jsonschema.validate(plain, made)
+    plain["spec"]["http"][0]["retries"] = {"attempts": 3, "hedgeOnPerTryTimeout": True}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(plain, made)
 
@@ -154,7 +156,7 @@ def test_product_split_is_the_virtual_service_as_it_is_and_splits_80_to_20() -> 
     rule = rule_for(snapshot, PRODUCTS)
     assert rule.name == "product-service[0]"
     assert picks(rule) == pytest.approx({"product-service/v1": 1600, "product-service/v2": 400}, abs=10)
-    assert [target.labels for target, _ in rule.split.choices] == [{"version": "v1"}, {"version": "v2"}]
+    assert [target.labels for target in rule.targets()] == [{"version": "v1"}, {"version": "v2"}]
 
 
 def test_orders_split() -> None:
@@ -177,7 +179,7 @@ def test_orders_canary_replaces_the_split() -> None:
 def test_header_rewriting() -> None:
     rule = rule_for(snapshot_of("header-rewriting.yaml"), ORDERS)
     came = [(b"X-Debug", b"1"), (b"X-Tenant", b"evil"), (b"Via", b"1.1 a")]
-    for target, _ in rule.split.choices:
+    for target in rule.targets():
         sent = after(target.request_headers, rule.request_headers, headers=came)
         assert sent == [(b"Via", b"1.1 a"), (b"x-tenant", b"shop"), (b"via", b"1.1 busmesh")]
         back = after(target.response_headers, rule.response_headers, headers=[(b"Server", b"x")])
