@@ -77,10 +77,15 @@ def substitution(pattern: str, replacement: str) -> Substitution:
     def substitute(path: bytes) -> bytes | None:
         if len(path) > MAX_TEXT:
             return None
-        parts, end = [], 0
+        parts: list[bytes] = []
+        end = 0
         for number, match in enumerate(found(path)):
             if number == MAX_REPLACEMENTS:
                 return None
+            if (
+                number and match.end() == end
+            ):  # empty, and at the end of the last one: that is no further match
+                continue
             parts.append(path[end : match.start()])
             parts += [piece if isinstance(piece, bytes) else match[piece] or b"" for piece in pieces]
             end = match.end()

@@ -78,6 +78,12 @@ GET: tuple[bytes, Headers, bytes] = (b"/", [], b"GET")
         ("{method: {exact: GET}, uri: {prefix: /a}}", (b"/b", [], b"GET"), "miss"),
         ("{method: {exact: PUT}}, {uri: {prefix: /a}}", (b"/a", [], b"GET"), "hit"),
         ("{method: {exact: PUT}}, {uri: {prefix: /a}}", GET, "miss"),
+        ("{authority: {exact: orders}}", (b"/", [(b"Host", b"orders")], b"GET"), "hit"),
+        ("{authority: {prefix: orders.}}", (b"/", [(b"host", b"orders.default:8080")], b"GET"), "hit"),
+        ("{authority: {exact: orders}}", (b"/", [(b"Host", b"orders:8080")], b"GET"), "miss"),
+        ("{scheme: {exact: http}, method: {exact: GET}}", GET, "hit"),
+        ("{scheme: {exact: https}}", GET, "miss"),
+        ("{scheme: {exact: https}}, {scheme: {prefix: http}}", GET, "hit"),
     ],
 )
 def test_matching_means_what_istio_says(

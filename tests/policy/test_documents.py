@@ -75,6 +75,24 @@ def in_set(fields: str) -> list[str]:
         "match: [{sourceLabels: {version: v1}, sourceNamespace: shop, caller: web.shop}]",
         "headers: {request: {set: {a: b}, add: {c: d}, remove: [e]}, response: {remove: [server]}}",
         "headers: {request: {set: {x: '100 % sure', y: 'a%20b'}}}",
+        "match: [{scheme: {exact: http}, authority: {regex: 'orders(:[0-9]+)?'}}]",
+        "fault: {delay: {fixedDelay: 5s, percentage: {value: 0.1}}}",
+        "fault: {delay: {fixedDelay: 5s, percent: 10}, abort: {httpStatus: 400, percentage: {value: 100}}}",
+        "fault: {abort: {httpStatus: 500}}",
+        "retries: {attempts: 3, perTryTimeout: 2s, retryOn: 'gateway-error,connect-failure,refused-stream'}",
+        "retries: {attempts: 0}",
+        "retries: {}",
+        "retries: {retryOn: '5xx, reset,,retriable-4xx , 503,429,envoy-ratelimited'}",
+        "retries: {retryOn: 'reset-before-request,retriable-status-codes,deadline-exceeded,internal'}",
+        "retries: {retryRemoteLocalities: true, retryIgnorePreviousHosts: false, backoff: 100ms}",
+        "mirror: {host: orders, subset: v2}",
+        "mirror: {host: orders}\n      mirrorPercentage: {value: 12.5}",
+        "mirror: {host: orders}\n      mirrorPercent: 50",
+        "mirror: {host: orders}\n      mirror_percent: 50",
+        "mirrors: [{destination: {host: a}, percentage: {value: 1}}, {destination: {host: b}}]",
+        "rewrite: {uri: /v1, authority: 'orders.example:8080'}",
+        "rewrite: {uriRegexRewrite: {match: '^/a/(.*)', rewrite: '/b/\\1'}}",
+        "rewrite: {authority: '[::1]:80'}",
     ],
 )
 def test_what_a_rule_may_say(fields: str) -> None:
@@ -121,12 +139,125 @@ def test_what_a_rule_may_say(fields: str) -> None:
         (in_set("a: b, A: c"), "BM1218", "'A'"),
         (in_rule("headers: {request: {remove: [te]}}"), "BM1211", "'te'"),
         (in_rule("route: []"), "BM1105", "twice"),
+        (in_match("scheme: {}"), "BM1217", "missing"),
+        (in_rule("fault: {}"), "BM1246", "is none"),
+        (in_rule("fault: {delay: {}}"), "BM1202", "fixedDelay"),
+        (in_rule("fault: {delay: {fixedDelay: 5}}"), "BM1203", "in quotes"),
+        (in_rule("fault: {delay: {fixedDelay: 5s, percentage: {value: 100.5}}}"), "BM1204", "100"),
+        (in_rule("fault: {delay: {fixedDelay: 5s, percentage: {value: -1}}}"), "BM1204", "0"),
+        (in_rule("fault: {delay: {fixedDelay: 5s, percentage: 5}}"), "BM1203", "a mapping"),
+        (
+            in_rule("fault: {delay: {fixedDelay: 5s, percent: 1, percentage: {value: 1}}}"),
+            "BM1242",
+            "percent",
+        ),
+        (in_rule("fault: {abort: {httpStatus: 100}}"), "BM1204", "200"),
+        (in_rule("fault: {abort: {httpStatus: 600}}"), "BM1204", "599"),
+        (in_rule("fault: {abort: {percentage: {value: 1}}}"), "BM1202", "httpStatus"),
+        (in_rule("retries: {attempts: -1}"), "BM1204", "0"),
+        (in_rule("retries: {attempts: 101}"), "BM1204", "100"),
+        (in_rule("retries: {retryOn: gateway-eror}"), "BM1245", "did you mean gateway-error?"),
+        (in_rule("retries: {retryOn: '5XX'}"), "BM1245", "did you mean 5xx?"),
+        (in_rule("retries: {retryOn: '700'}"), "BM1245", "no reason"),
+        (in_rule("retries: {retryOn: '503;504'}"), "BM1245", "no reason"),
+        (in_rule("retries: {retryOn: 'reset,retriable-headers'}"), "BM1364", "not supported yet"),
+        (in_rule(f"retries: {{retryOn: '{'5xx,' * 300}'}}"), "BM1245", "1024"),
+        (in_rule("retries: {hedgeOnPerTryTimeout: true}"), "BM1246", "perTryTimeout"),
+        (in_rule("retries: {hedgeOnPerTryTimeout: true, perTryTimeout: 0s}"), "BM1246", "perTryTimeout"),
+        (in_rule("mirrorPercentage: {value: 5}"), "BM1246", "no mirror"),
+        (in_rule("mirror: {host: a}\n      mirrors: [{destination: {host: b}}]"), "BM1242", "not both"),
+        (in_rule("mirror: {host: a}\n      mirrorPercent: 5\n      mirror_percent: 5"), "BM1242", "twice"),
+        (in_rule("mirror: {host: a}\n      mirrorPercent: 101"), "BM1204", "100"),
+        (in_rule("mirrors: [{percentage: {value: 5}}]"), "BM1202", "destination"),
+        (in_rule("rewrite: {}"), "BM1246", "is none"),
+        (in_rule("rewrite: {uri: v1}"), "BM1243", "begin with '/'"),
+        (in_rule("rewrite: {uri: /a/../b}"), "BM1243", "'..'"),
+        (in_rule("rewrite: {uri: //evil.example}"), "BM1243", "cannot replace"),
+        (in_rule("rewrite: {uri: '/a?b'}"), "BM1243", "query"),
+        (in_rule("rewrite: {uri: '/a b'}"), "BM1243", "percent-encode"),
+        (in_rule("rewrite: {uri: /é}"), "BM1243", "percent-encode"),
+        (in_rule("rewrite: {authority: 'a b'}"), "BM1244", "host:port"),
+        (in_rule('rewrite: {authority: "a\\r\\nb: c"}'), "BM1244", "authority"),
+        (in_rule("rewrite: {uri: /a, uriRegexRewrite: {match: a, rewrite: b}}"), "BM1242", "not both"),
+        (in_rule("rewrite: {uriRegexRewrite: {match: '(a', rewrite: b}}"), "BM1208", "missing )"),
+        (in_rule("rewrite: {uriRegexRewrite: {match: a, rewrite: '\\1'}}"), "BM1208", "0 groups"),
+        (in_rule("rewrite: {uriRegexRewrite: {match: a}}"), "BM1202", "rewrite"),
+        (in_rule("redirect: {uri: /a}"), "BM1241", "not route and redirect"),
+        (in_rule("directResponse: {status: 503}"), "BM1241", "not route and directResponse"),
+        (in_rule("splitBy: {}"), "BM1242", "exactly one"),
+        (in_rule("splitBy: {header: a, cookie: b}"), "BM1242", "exactly one"),
+        (in_rule("splitBy: {caller: false}"), "BM1204", "True"),
+        (in_rule("splitBy: {cookie: 'a=b'}"), "BM1248", "cookie"),
+        (in_rule("splitBy: {header: 'a b'}"), "BM1209", "header"),
     ],
 )
 def test_what_a_rule_may_not_say(found: list[str], code: str, rest: str) -> None:
     (line,) = found
     assert f" {code} " in line
     assert rest in line
+
+
+def instead_of_a_route(fields: str) -> list[str]:
+    return said(ROUTE[: ROUTE.index("      route:")].replace("MARK", fields))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "redirect: {uri: /v1/bookRatings, authority: newratings.default.svc.cluster.local}",
+        "redirect: {scheme: https, derivePort: FROM_REQUEST_PORT, redirectCode: 308}",
+        "redirect: {uri: '/a?b=c', port: 8443}",
+        "directResponse: {status: 503, body: {string: unknown error}}",
+        "directResponse: {status: 503, body: {bytes: dW5rbm93biBlcnJvcg==}}",
+        "directResponse: {status: 204}\n      headers: {response: {set: {content-type: text/plain}}}",
+        "directResponse: {status: 204, body: {}}",
+    ],
+)
+def test_what_may_stand_in_place_of_a_route(fields: str) -> None:
+    assert instead_of_a_route(fields) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "rest"),
+    [
+        ("name: a", "BM1241", "is missing"),
+        ("route: []", "BM1241", "is missing"),
+        ("redirect: {uri: /a}\n      directResponse: {status: 200}", "BM1241", "redirect and directResponse"),
+        ("redirect: {}", "BM1246", "where the request came from"),
+        ("redirect: {derivePort: FROM_REQUEST_PORT}", "BM1246", "where the request came from"),
+        ("redirect: {uri: /a, port: 1, derivePort: FROM_REQUEST_PORT}", "BM1242", "not both"),
+        ("redirect: {uri: a}", "BM1243", "begin with '/'"),
+        ("redirect: {uri: 'https://a/'}", "BM1243", "authority"),
+        ('redirect: {uri: "/a\\r\\nSet-Cookie: b"}', "BM1243", "path"),
+        ("redirect: {uri: '/a#b'}", "BM1243", "path"),
+        ("redirect: {authority: a/b}", "BM1244", "authority"),
+        ("redirect: {uri: /a, port: 0}", "BM1204", "1"),
+        ("redirect: {uri: /a, scheme: ftp}", "BM1204", "https"),
+        ("redirect: {uri: /a, redirectCode: 300}", "BM1204", "308"),
+        ("redirect: {uri: /a}\n      fault: {abort: {httpStatus: 500}}", "BM1242", "no fault"),
+        ("redirect: {uri: /a}\n      rewrite: {uri: /a}", "BM1242", "no rewrite"),
+        ("redirect: {uri: /a}\n      timeout: 5s", "BM1242", "no timeout"),
+        ("redirect: {uri: /a}\n      splitBy: {header: a}", "BM1242", "no splitBy"),
+        ("directResponse: {status: 200}\n      mirrors: [{destination: {host: a}}]", "BM1242", "no mirrors"),
+        ("directResponse: {status: 200}\n      retries: {attempts: 1}", "BM1242", "no retries"),
+        ("directResponse: {}", "BM1202", "status"),
+        ("directResponse: {status: 100}", "BM1204", "200"),
+        ("directResponse: {status: 204, body: {string: a}}", "BM1247", "no body"),
+        ("directResponse: {status: 200, body: {string: a, bytes: YQ==}}", "BM1242", "not both"),
+        ("directResponse: {status: 200, body: {bytes: 'a b'}}", "BM1247", "base64"),
+        (f"directResponse: {{status: 200, body: {{string: {'a' * 70_000}}}}}", "BM1247", "65536"),
+    ],
+)
+def test_what_may_not(fields: str, code: str, rest: str) -> None:
+    (line,) = instead_of_a_route(fields)
+    assert f" {code} " in line
+    assert rest in line
+
+
+@pytest.mark.parametrize("field", ["splitBy: {header: a}", "retries: {hedgeOnPerTryTimeout: true}"])
+def test_what_istio_does_not_know_is_not_taken_from_a_virtual_service(field: str) -> None:
+    (line,) = said(VIRTUAL_SERVICE.replace("MARK", field))
+    assert " BM1201 " in line
 
 
 NOT_YET_IN_A_RULE = ["corsPolicy", "delegate"]

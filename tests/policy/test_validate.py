@@ -155,6 +155,44 @@ def test_a_rule_behind_one_that_takes_everything_is_doubted(
     assert all(finding.path == ("spec", "http", 1) for finding in findings)
 
 
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ("{delay: {fixedDelay: 1s}}", [("delay",)]),
+        ("{delay: {fixedDelay: 1s, percent: 0}, abort: {httpStatus: 500}}", [("abort",)]),
+        ("{delay: {fixedDelay: 1s}, abort: {httpStatus: 500}}", [("delay",), ("abort",)]),
+        ("{abort: {httpStatus: 500, percentage: {value: 0}}}", []),
+    ],
+)
+def test_a_fault_that_does_not_say_how_often_is_doubted(
+    fault: str, expected: list[tuple[str]], route: Make
+) -> None:
+    rule = f"- route: [{{destination: {{host: orders}}}}]\n  fault: {fault}\n"
+    findings = validate_bundle([route(rules=rule)])
+    assert [finding.path for finding in findings] == [
+        ("spec", "http", 0, "fault", *part) for part in expected
+    ]
+    assert all((finding.level, finding.code) == ("warning", "BM2121") for finding in findings)
+
+
+def test_mirrors_are_destinations(route: Make, destination: Make) -> None:
+    send = "- route: [{destination: {host: orders}}]\n  "
+    one = route(rules=f"{send}mirror: {{host: orders, subset: beta}}")
+    several = route(rules=f"{send}mirrors: [{{destination: {{host: ordres}}}}]")
+    (dangling,) = validate_bundle([one], None, LIVE)
+    assert (dangling.code, dangling.path) == ("BM2103", ("spec", "http", 0, "mirror", "subset"))
+    (unserved,) = validate_bundle([several], None, LIVE)
+    path = ("spec", "http", 0, "mirrors", 0, "destination", "host")
+    assert (unserved.code, unserved.path) == ("BM2109", path)
+    declares = destination(subsets="[{name: beta}]")
+    assert codes([one, declares], None, LIVE) == []
+    assert codes([], published(one, declares), LIVE, remove=[declares.key]) == ["error BM2103"]
+
+
+def test_a_rule_that_answers_by_itself_has_no_weights(route: Make) -> None:
+    assert codes([route(rules="- redirect: {uri: /a}")], None, LIVE) == []
+
+
 def test_names_of_rules_are_labels_so_they_differ(route: Make) -> None:
     rule = "- name: a\n  match: [{method: {exact: GET}}]\n  route: [{destination: {host: orders}}]\n"
     assert codes([route(rules=rule * 2)]) == ["error BM2108"]
