@@ -13,8 +13,10 @@ from typing import Any
 import jsonschema
 import pytest
 
+from busmesh.decide.answer import DirectResponse, Redirect
 from busmesh.decide.headers import HeaderOps
 from busmesh.decide.request import Headers, RequestHead
+from busmesh.decide.retry import Outcome
 from busmesh.decide.route import Rule, choose_rule
 from busmesh.names import ServiceName
 from busmesh.policy.compile import Caller, compile_set
@@ -191,6 +193,108 @@ def test_timeouts() -> None:
     assert rule_for(snapshot, PAYMENTS, b"/charge/7", method=b"POST").timeout == 2.0
     assert rule_for(snapshot, PAYMENTS, b"/charge/7").timeout == 0.5
     assert rule_for(snapshot, PAYMENTS, b"/", method=b"POST").timeout == 0.5
+
+
+def requests_of(rule: Rule, count: int = 4000) -> tuple[float, float]:
+    """Return the shares of requests that a rule delays and aborts."""
+    assert rule.fault is not None
+    rng = Random(5)
+    delayed = sum(rule.fault.delay(rng) > 0 for _ in range(count))
+    return delayed / count, sum(rule.fault.abort(rng) > 0 for _ in range(count)) / count
+
+
+def test_orders_header_routing() -> None:
+    snapshot = snapshot_of("orders-header-routing.yaml")
+    assert picks(rule_for(snapshot, ORDERS, headers=[(b"End-User", b"ana")])) == {"orders/v2": 2000}
+    assert picks(rule_for(snapshot, ORDERS, b"/BETA/x")) == {"orders/v2": 2000}
+    assert picks(rule_for(snapshot, ORDERS, headers=[(b"end-user", b"bob")])) == {"orders/v1": 2000}
+
+
+def test_payments_delay() -> None:
+    rule = rule_for(snapshot_of("payments-delay.yaml"), PAYMENTS)
+    assert requests_of(rule) == pytest.approx((0.1, 0.0), abs=0.02)
+    assert rule.fault is not None
+    assert max(rule.fault.delay(Random(seed)) for seed in range(100)) == 2.0
+
+
+def test_payments_abort() -> None:
+    snapshot = snapshot_of("payments-abort.yaml")
+    ana = rule_for(snapshot, PAYMENTS, headers=[(b"end-user", b"ana")])
+    assert requests_of(ana) == (0.0, 1.0)
+    assert ana.fault is not None
+    assert ana.fault.abort(Random(1)) == 500
+    others = rule_for(snapshot, PAYMENTS)
+    assert requests_of(others, 50_000) == pytest.approx((0.0, 0.001), abs=0.0006)
+    assert picks(others) == {"payments": 2000}
+
+
+def test_payments_retries() -> None:
+    rule = rule_for(snapshot_of("payments-retries.yaml"), PAYMENTS)
+    retries = rule.retries
+    assert (rule.timeout, retries.per_try_timeout, retries.attempts) == (2.0, 0.6, 3)
+    assert [retries.again_after(status, b"", 3) for status in (500, 502, 503, 504)] == [
+        False,
+        True,
+        True,
+        True,
+    ]
+    assert retries.again(Outcome.UNKNOWN, b"POST", 3, "UT")
+    assert not retries.again_after(503, b"", 4)
+    default = rule_for(snapshot_of("timeouts.yaml"), PAYMENTS).retries
+    assert not default.again(Outcome.UNKNOWN, b"POST", 1, "UT")
+
+
+def test_payments_hedging() -> None:
+    snapshot = snapshot_of("payments-hedging.yaml")
+    reads = rule_for(snapshot, PAYMENTS).retries
+    assert (reads.hedge, reads.per_try_timeout, reads.attempts) == (True, 0.15, 1)
+    writes = rule_for(snapshot, PAYMENTS, method=b"POST").retries
+    assert (writes.hedge, writes.per_try_timeout, writes.attempts) == (False, None, 1)
+
+
+def test_payments_maintenance() -> None:
+    snapshot = snapshot_of("payments-maintenance.yaml")
+    moved, closed = rule_for(snapshot, PAYMENTS, b"/v1/refunds?id=7").answer, rule_for(snapshot, PAYMENTS)
+    assert isinstance(moved, Redirect)
+    assert moved.status == 308
+    assert moved.location(b"payments", b"/v1/refunds?id=7") == b"http://orders/refunds?id=7"
+    assert isinstance(closed.answer, DirectResponse)
+    assert (closed.answer.status, json.loads(closed.answer.body)) == (503, {"error": "closed until eight"})
+    headers = after(closed.response_headers, headers=[(b"content-type", b"text/plain")])
+    assert headers == [(b"content-type", b"application/json"), (b"retry-after", b"3600")]
+
+
+def test_orders_mirroring() -> None:
+    rule = rule_for(snapshot_of("orders-mirroring.yaml"), ORDERS)
+    assert picks(rule) == {"orders/v1": 2000}
+    assert [(str(mirror.target), mirror.fraction) for mirror in rule.mirrors] == [("orders/v2", 0.5)]
+
+
+def test_orders_sticky_canary() -> None:
+    rule = rule_for(snapshot_of("orders-sticky-canary.yaml"), ORDERS)
+    users = [RequestHead(b"GET", b"/", [(b"cookie", b"a=b; user=u%d" % number)]) for number in range(2000)]
+    given = [str(rule.pick(user)) for user in users]
+    assert given.count("orders/v2") == pytest.approx(200, abs=40)
+    assert [str(rule.pick(user)) for user in users] == given
+    assert picks(rule) == pytest.approx({"orders/v1": 1800, "orders/v2": 200}, abs=10)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (b"/shop/catalogue/7?a", b"/v2/items/7?a"),
+        (b"/wholesale/catalogue", b"/v2/items"),
+        (b"/shop/catalogue/%2e%2e/admin", None),
+        (b"/customers/ana/orders", b"/orders/of/ana"),
+        (b"/customers/ana", b"/customers/ana"),
+        (b"/orders", b"/orders"),
+    ],
+)
+def test_orders_rewriting(target: bytes, expected: bytes | None) -> None:
+    rewrite = rule_for(snapshot_of("orders-rewriting.yaml"), ORDERS, target).rewrite
+    assert rewrite is not None
+    assert rewrite.target(target) == expected
+    assert rewrite.authority == (b"orders.internal" if target == b"/orders" else None)
 
 
 def test_native_route() -> None:
