@@ -126,11 +126,11 @@ class RetryPolicy:
             block: its headers, as checked ``Name: value`` lines.
             tries: how many tries were begun, at least 1.
         """
-        if tries > self.attempts:
-            return False
         if status in self.statuses:
-            return True
-        return status == 200 and bool(self.grpc_statuses) and grpc_status(block) in self.grpc_statuses
+            return tries <= self.attempts
+        if status != 200 or (b"rpc-" not in block and b"RPC-" not in block):  # a fifth of what a search costs
+            return False
+        return tries <= self.attempts and grpc_status(block) in self.grpc_statuses
 
     def backoff(self, retry: int, rng: Random) -> float:
         """Draw the seconds to wait before the given retry, counted from 1: full jitter, as Envoy's.
@@ -142,9 +142,7 @@ class RetryPolicy:
 
 
 def grpc_status(block: bytes) -> int | None:
-    """Return the gRPC status in a response's headers, None if there is none, as in nearly every one."""
-    if b"rpc-" not in block and b"RPC-" not in block:  # a fifth of what the search costs
-        return None
+    """Return the gRPC status in a response's headers, None if there is none."""
     value = header_value(block, b"grpc-status")
     return int(value) if value is not None and value.isdigit() and len(value) < 4 else None
 

@@ -34,9 +34,9 @@ UNKNOWN_OUTCOMES = ("reset", "5xx", "gateway-error")
 #: Words for tries that were not processed, which are made again anyway; the last one announces numbers.
 ALWAYS = ("connect-failure", "refused-stream", "reset-before-request", "retriable-status-codes")
 RATE_LIMITED = "envoy-ratelimited"
-#: Words of Envoy that are not supported yet, and the code of the refusal.
-_NOT_YET = {"retriable-headers": "name statuses", "http3-post-connect-failure": "there is no HTTP/3 here"}
-WORDS = (*STATUSES, *GRPC_STATUSES, "reset", *ALWAYS, RATE_LIMITED)
+#: Words of Envoy that are not supported, and what to do instead.
+_NOT_YET = {"retriable-headers": "name statuses", "http3-post-connect-failure": "remove it: no hop is HTTP/3"}
+WORDS = (*STATUSES, "reset", *ALWAYS, *GRPC_STATUSES, RATE_LIMITED)
 _STATUS = re.compile(r"[2-5][0-9][0-9]")
 
 
