@@ -28,7 +28,8 @@ class EvidencePolicy:
             smaller group of liars do it.
         maximum_votes_per_service: that the reporters of one calling service have together, however many
             they are; whoever can start many instances of one service gains nothing beyond.
-        minimum_volume: requests of a reporter to an instance in its window, from which on it has an opinion.
+        minimum_volume: requests of a reporter to an instance in its window, without which it does not call
+            the instance failing.
         failure_percentage_threshold: of those requests, at which it sees the instance failing.
         expiry: seconds that a report counts; a newer one of the same reporter replaces it.
     """
@@ -53,12 +54,18 @@ class Reporter(NamedTuple):
 
 
 def opinion(seen: Seen, policy: EvidencePolicy) -> bool | None:
-    """Say whether a reporter sees an instance failing; None if it saw too little to tell."""
+    """Say whether a reporter sees an instance failing; None if it saw too little to tell.
+
+    Few failures say nothing yet, but few successes say that it serves: without their vote, two liars would be
+    a majority wherever there is little traffic.
+    """
     if seen.ejected:
         return True
-    if seen.calls < policy.minimum_volume:
+    if not seen.calls:
         return None
-    return seen.failures * 100 >= policy.failure_percentage_threshold * seen.calls
+    if seen.failures * 100 < policy.failure_percentage_threshold * seen.calls:
+        return False
+    return True if seen.calls >= policy.minimum_volume else None
 
 
 def votes(opinions: Iterable[tuple[ServiceName, bool]], maximum_per_service: int) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from busmesh.decide.request import RequestHead
 from busmesh.decide.retry import DEFAULT_RETRIES, RetryPolicy
 from busmesh.decide.rewrite import Rewrite
 from busmesh.decide.split import Split
+from busmesh.decide.traffic import DEFAULT_TRAFFIC, Traffic
 from busmesh.names import ServiceName
 
 Balancer = Literal["LEAST_REQUEST", "ROUND_ROBIN", "RANDOM"]
@@ -40,6 +41,7 @@ class Target:
         labels: what an instance must carry to belong to the target; empty for all instances.
         balancer: how one of the instances is chosen.
         request_headers: applied before those of the rule, as Envoy does; also the response ones.
+        traffic: limits, ejection, breakers, retry budget.
     """
 
     service: ServiceName
@@ -48,6 +50,7 @@ class Target:
     balancer: Balancer = DEFAULT_BALANCER
     request_headers: HeaderOps | None = None
     response_headers: HeaderOps | None = None
+    traffic: Traffic = DEFAULT_TRAFFIC
     key: str = field(init=False)
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from random import Random
 
 from busmesh.decide.match import any_of
 from busmesh.decide.route import Balancer, Rule, ServicePolicy
+from busmesh.decide.traffic import Traffic
 from busmesh.names import ServiceName
 from busmesh.policy.check import check_document
 from busmesh.policy.compilematch import Caller, condition_of, may_apply
@@ -44,15 +45,18 @@ def compile_set(policy_set: PolicySet, caller: Caller, *, rng: Random) -> Snapsh
     _refuse_rivals(documents)
     subsets: dict[tuple[ServiceName, str], Mapping[str, str]] = {}
     balancers: dict[tuple[ServiceName, str | None], Balancer] = {}
+    traffic: dict[tuple[ServiceName, str | None], Traffic] = {}
     policies: dict[ServiceName, ServicePolicy] = {}
-    snapshot = Snapshot(policy_set.number, policy_set.digest, policies, subsets, balancers)
+    snapshot = Snapshot(policy_set.number, policy_set.digest, policies, subsets, balancers, traffic)
     for document in documents:
         if isinstance(document.spec, DestinationSpec):
             service = document.service(document.spec.host)
             balancers[service, None] = document.spec.balancer(None)
+            traffic[service, None] = document.spec.traffic(None)
             for subset in document.spec.subsets:
                 subsets[service, subset.name] = subset.labels
                 balancers[service, subset.name] = document.spec.balancer(subset.name)
+                traffic[service, subset.name] = document.spec.traffic(subset.name)
     for document in documents:
         if isinstance(document.spec, RouteSpec):
             rules = tuple(_rules(document, document.spec, snapshot, caller, rng))

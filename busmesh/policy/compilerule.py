@@ -68,6 +68,7 @@ class RuleCompiler:
             balancer=self._snapshot.balancer(service, subset),
             request_headers=request,
             response_headers=response,
+            traffic=self._snapshot.traffic(service, subset),
         )
 
     def _owner(self, by: SplitBy) -> Owner:

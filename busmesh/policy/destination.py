@@ -7,7 +7,9 @@ from typing import Annotated, Literal, get_args
 from pydantic import BeforeValidator, Field
 
 from busmesh.decide.route import DEFAULT_BALANCER, Balancer
+from busmesh.decide.traffic import Traffic
 from busmesh.policy.fields import Host, Many, Model, SubsetName, refused
+from busmesh.policy.resilience import Resilience, traffic_of
 
 #: Istio's names for a balancer, and what each means here: two of them are old or leave the choice to us.
 BALANCERS: dict[str, Balancer] = {
@@ -36,8 +38,8 @@ class LoadBalancer(Model):
     )
 
 
-class TrafficPolicy(Model):
-    """How requests are spread over the instances."""
+class TrafficPolicy(Resilience):
+    """How requests are spread over the instances, how many there may be, and what follows when they fail."""
 
     load_balancer: LoadBalancer | None = Field(None, alias="loadBalancer")
 
@@ -66,3 +68,8 @@ class DestinationSpec(Model):
             if policy is not None and policy.load_balancer is not None and policy.load_balancer.simple:
                 return BALANCERS[policy.load_balancer.simple]
         return DEFAULT_BALANCER
+
+    def traffic(self, subset: str | None) -> Traffic:
+        """Return what else holds for a subset, or for the whole service; a subset replaces block by block."""
+        own = [declared.traffic_policy for declared in self.subsets if declared.name == subset]
+        return traffic_of(*own, self.traffic_policy)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from busmesh.decide.route import DEFAULT_BALANCER, Balancer, Rule, ServicePolicy, Target
 from busmesh.decide.split import Split
+from busmesh.decide.traffic import DEFAULT_TRAFFIC, Traffic
 from busmesh.names import ServiceName
 
 #: The telemetry label of requests to a service that no Route speaks for.
@@ -31,13 +32,15 @@ class Snapshot:
         policies: Mapping[ServiceName, ServicePolicy],
         subsets: Mapping[tuple[ServiceName, str], Mapping[str, str]],
         balancers: Mapping[tuple[ServiceName, str | None], Balancer],
+        traffic: Mapping[tuple[ServiceName, str | None], Traffic] | None = None,
     ) -> None:
-        """``subsets`` and ``balancers`` are what Destinations declare; subset None is the whole service."""
+        """The last three are what Destinations declare; subset None is the whole service."""
         self.number = number
         self.digest = digest
         self._policies = policies
         self._subsets = subsets
         self._balancers = balancers
+        self._traffic = {} if traffic is None else traffic
         self._defaults: dict[ServiceName, ServicePolicy] = {}
 
     def service(self, name: ServiceName) -> ServicePolicy:
@@ -59,8 +62,14 @@ class Snapshot:
         return frozenset(target.service for rule in rules for target in rule.targets())
 
     def target(self, service: ServiceName, subset: str | None = None) -> Target:
-        """Return a destination without header operations, with its labels and balancer."""
-        return Target(service, subset, self.subset_labels(service, subset), self.balancer(service, subset))
+        """Return a destination without header operations, with all that Destinations declare of it."""
+        return Target(
+            service,
+            subset,
+            self.subset_labels(service, subset),
+            self.balancer(service, subset),
+            traffic=self.traffic(service, subset),
+        )
 
     def subset_labels(self, service: ServiceName, subset: str | None) -> Mapping[str, str]:
         """Return what an instance must carry to be of the subset; undeclared, the version of that name."""
@@ -73,6 +82,11 @@ class Snapshot:
         """Return how an instance of the subset, or of the whole service, is chosen."""
         whole = self._balancers.get((service, None), DEFAULT_BALANCER)
         return self._balancers.get((service, subset), whole)
+
+    def traffic(self, service: ServiceName, subset: str | None = None) -> Traffic:
+        """Return the limits, breakers and so on of the subset, or of the whole service."""
+        whole = self._traffic.get((service, None), DEFAULT_TRAFFIC)
+        return self._traffic.get((service, subset), whole)
 
     def __repr__(self) -> str:
         return (

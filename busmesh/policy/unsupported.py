@@ -13,6 +13,8 @@ from pydantic import BaseModel
 from busmesh.policy.destination import DestinationSpec, LoadBalancer, TrafficPolicy
 from busmesh.policy.faults import Abort, Delay
 from busmesh.policy.fields import Model
+from busmesh.policy.outliers import Outliers
+from busmesh.policy.resilience import HttpSettings, TcpSettings
 from busmesh.policy.route import (
     DestinationRef,
     HttpMatch,
@@ -23,6 +25,7 @@ from busmesh.policy.route import (
 )
 
 _ONE_ADDRESS = "an instance has one application address: remove it"
+_NO_CONNECTIONS = "there are no connections between agents: remove it"
 _EVERYWHERE = "documents hold for the whole mesh: remove it"
 
 #: Model -> field -> (code, hint). A subclass has the fields of its base.
@@ -54,13 +57,22 @@ NOT_YET: Mapping[type[Model], Mapping[str, tuple[str, str]]] = {
     RouteMatch: {"gateways": ("BM1311", "a Route holds inside the mesh: remove it")},
     DestinationRef: {"port": ("BM1315", _ONE_ADDRESS)},
     TrafficPolicy: {
-        "outlierDetection": ("BM1330", ""),
-        "connectionPool": ("BM1331", ""),
         "tls": ("BM1332", "every hop of the mesh is sealed already: remove it"),
         "portLevelSettings": ("BM1315", _ONE_ADDRESS),
         "tunnel": ("BM1333", ""),
         "proxyProtocol": ("BM1334", ""),
-        "retryBudget": ("BM1335", ""),
+    },
+    Outliers: {"consecutiveErrors": ("BM1330", "write consecutiveGatewayErrors or consecutive5xxErrors")},
+    TcpSettings: {
+        "tcpKeepalive": ("BM1331", _NO_CONNECTIONS),
+        "maxConnectionDuration": ("BM1331", _NO_CONNECTIONS),
+        "idleTimeout": ("BM1331", _NO_CONNECTIONS),
+    },
+    HttpSettings: {
+        "idleTimeout": ("BM1331", _NO_CONNECTIONS),
+        "h2UpgradePolicy": ("BM1331", _NO_CONNECTIONS),
+        "useClientProtocol": ("BM1331", _NO_CONNECTIONS),
+        "maxConcurrentStreams": ("BM1331", _NO_CONNECTIONS),
     },
     LoadBalancer: {
         "consistentHash": ("BM1336", ""),

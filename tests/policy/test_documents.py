@@ -267,10 +267,11 @@ NOT_YET_IN_A_FAULT = [
     ("http2Error", "fault: {{abort: {{httpStatus: 500, {}: x}}}}"),
 ]
 NOT_YET_IN_A_MATCH = ["port", "statPrefix"]
-NOT_YET_IN_A_POLICY = [
-    *("outlierDetection", "connectionPool", "tls", "portLevelSettings", "tunnel", "proxyProtocol"),
-    "retryBudget",
-]
+NOT_YET_IN_A_POLICY = ["tls", "portLevelSettings", "tunnel", "proxyProtocol"]
+NOT_YET_IN_A_POOL = {
+    "tcp": ["tcpKeepalive", "maxConnectionDuration", "idleTimeout"],
+    "http": ["idleTimeout", "h2UpgradePolicy", "useClientProtocol", "maxConcurrentStreams"],
+}
 NOT_YET_IN_A_BALANCER = ["consistentHash", "localityLbSetting", "warmup", "warmupDurationSecs"]
 
 
@@ -294,6 +295,12 @@ def test_what_istio_knows_and_busmesh_does_not_is_refused_by_name(text: str, fie
     ("fields", "field"),
     [(f"{field}: x", field) for field in NOT_YET_IN_A_POLICY]
     + [(f"loadBalancer: {{{field}: x}}", field) for field in NOT_YET_IN_A_BALANCER]
+    + [
+        (f"connectionPool: {{{part}: {{{field}: x}}}}", field)
+        for part, fields in NOT_YET_IN_A_POOL.items()
+        for field in fields
+    ]
+    + [("outlierDetection: {consecutiveErrors: 1}", "consecutiveErrors")]
     + [("loadBalancer: {simple: PASSTHROUGH}", "the balancer PASSTHROUGH")],
 )
 def test_so_it_is_in_a_destination(fields: str, field: str) -> None:

@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,7 +15,11 @@ import jsonschema
 import pytest
 
 from busmesh.decide.answer import DirectResponse, Redirect
+from busmesh.decide.breaker import BreakerPolicy
+from busmesh.decide.evidence import EvidencePolicy
 from busmesh.decide.headers import HeaderOps
+from busmesh.decide.limits import Admission, Limits
+from busmesh.decide.outlier import Detector
 from busmesh.decide.request import Headers, RequestHead
 from busmesh.decide.retry import Outcome
 from busmesh.decide.route import Rule, choose_rule
@@ -31,6 +36,7 @@ from busmesh.yamlfile import read_yaml
 FOLDER = Path(__file__).parents[2] / "policies"
 FILES = sorted(FOLDER.glob("*.yaml"))
 ORDERS, PAYMENTS, PRODUCTS = (ServiceName(name) for name in ("orders", "payments", "product-service"))
+HTTPBIN = ServiceName("httpbin")
 #: The demo's services, and the one of the VirtualService that must work as it is.
 LIVE = {
     ServiceName("web"): [{"version": "v1"}],
@@ -335,6 +341,32 @@ def test_orders_destinationrule_replaces_the_destination() -> None:
         "ROUND_ROBIN",
     ]
     assert snapshot.subset_labels(ORDERS, "v2") == {"version": "v2"}
+
+
+def test_circuit_breaking_holds_back_the_second_and_refuses_the_third() -> None:
+    (target,) = [t for t, _ in snapshot_of("circuit-breaking.yaml").service(HTTPBIN).rules[0].split.choices]
+    admission = Admission(target.traffic.limits)
+    assert [admission.admit(), admission.wait(), admission.wait()] == [True, True, False]
+    policy = target.traffic.outlier_detection
+    assert policy is not None
+    detector = Detector(policy, Random(1), 0.0)
+    assert detector.result(detector.join("httpbin-1"), 500, 0.0) is not None
+    assert detector.disregarded is False
+    returned = {now: len(detector.sweep(float(now))) for now in (179, 180)}
+    assert returned == {179: 0, 180: 1}
+
+
+def test_resilience_of_a_subset_replaces_block_by_block() -> None:
+    snapshot = snapshot_of("resilience.yaml")
+    whole, v1, v2 = (snapshot.traffic(PAYMENTS, subset) for subset in (None, "v1", "v2"))
+    assert v1 == whole
+    assert whole.breaker is not None
+    assert (whole.breaker.minimum_number_of_calls, whole.breaker.consecutive_failures) == (20, 5)
+    assert v2.breaker == BreakerPolicy(consecutive_failures=3, wait_duration_in_open_state=5.0)
+    assert replace(v2, breaker=whole.breaker) == whole
+    assert whole.outlier_detection is not None
+    assert whole.outlier_detection.shared == EvidencePolicy()
+    assert whole.limits == Limits(200, 50)
 
 
 def test_no_file_is_without_a_test_of_its_own() -> None:
