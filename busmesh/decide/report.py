@@ -5,7 +5,7 @@ Who reports is not in it: that is what the signature around it proves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,6 +26,18 @@ class Seen(NamedTuple):
     calls: int
     failures: int
     ejected: bool
+
+
+def merged(views: Iterable[Mapping[str, Seen]]) -> dict[str, Seen]:
+    """Return what several detectors of one agent saw together: an instance may belong to several subsets."""
+    together: dict[str, Seen] = {}
+    for view in views:
+        for instance, (calls, failures, ejected) in view.items():
+            before = together.get(instance, Seen(0, 0, False))
+            together[instance] = Seen(
+                before.calls + calls, before.failures + failures, before.ejected or ejected
+            )
+    return together
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,6 +178,9 @@ def test_a_probe_whose_client_went_away_is_given_back() -> None:
     assert breaker.admit(10.0) is not None
     breaker.abandoned(0)
     assert breaker.admit(10.0) is None, "one of an old state gives nothing back"
+    closed = Breaker(FIVE)
+    closed.abandoned(0)
+    assert repr(closed) == repr(Breaker(FIVE)), "a closed one counts no probes"
 
 
 def test_results_of_an_old_state_change_nothing() -> None:

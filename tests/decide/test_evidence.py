@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from busmesh.decide.ejection import ejectable
 from busmesh.decide.evidence import Evidence, EvidencePolicy, Reporter, opinion, quorum, votes
-from busmesh.decide.report import MAX_SEEN, Report, Seen, parse_report
+from busmesh.decide.report import MAX_SEEN, Report, Seen, merged, parse_report
 from busmesh.errors import RemoteProtocolError
 from busmesh.names import ServiceName
 
@@ -238,6 +238,12 @@ def test_one_reporter_never_ejects(reports: list[dict[str, Seen]]) -> None:
 def test_a_report_comes_back_as_it_went(seen: dict[str, Seen]) -> None:
     report = Report(SHOP, seen)
     assert parse_report(json.loads(json.dumps(report.to_plain()))) == report
+
+
+def test_what_several_detectors_saw_is_added_up() -> None:
+    one, other = {"a": Seen(5, 1, False), "b": GOOD}, {"a": Seen(7, 2, True)}
+    assert merged([one, other]) == {"a": Seen(12, 3, True), "b": GOOD}
+    assert merged([]) == {}
 
 
 FINE = Report(WEB, {"orders-0": BAD}).to_plain()
