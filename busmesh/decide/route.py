@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
-from typing import Literal
 
 from busmesh.decide.answer import DirectResponse, Redirect
+from busmesh.decide.balance import DEFAULT_BALANCER, BalancerSpec
 from busmesh.decide.fault import Fault, drawn
 from busmesh.decide.headers import HeaderOps
 from busmesh.decide.match import Condition
@@ -23,8 +23,6 @@ from busmesh.decide.split import Split
 from busmesh.decide.traffic import DEFAULT_TRAFFIC, Traffic
 from busmesh.names import ServiceName
 
-Balancer = Literal["LEAST_REQUEST", "ROUND_ROBIN", "RANDOM"]
-DEFAULT_BALANCER: Balancer = "LEAST_REQUEST"
 #: What of a request says whose it is; None if it does not say.
 Owner = Callable[[RequestHead], bytes | None]
 
@@ -47,7 +45,7 @@ class Target:
     service: ServiceName
     subset: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
-    balancer: Balancer = DEFAULT_BALANCER
+    balancer: BalancerSpec = DEFAULT_BALANCER
     request_headers: HeaderOps | None = None
     response_headers: HeaderOps | None = None
     traffic: Traffic = DEFAULT_TRAFFIC

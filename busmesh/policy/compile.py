@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from random import Random
 
+from busmesh.decide.balance import BalancerSpec
 from busmesh.decide.match import any_of
-from busmesh.decide.route import Balancer, Rule, ServicePolicy
+from busmesh.decide.route import Rule, ServicePolicy
 from busmesh.decide.traffic import Traffic
 from busmesh.names import ServiceName
 from busmesh.policy.check import check_document
@@ -44,7 +45,7 @@ def compile_set(policy_set: PolicySet, caller: Caller, *, rng: Random) -> Snapsh
     refuse_errors([finding for document in documents for finding in check_document(document)])
     _refuse_rivals(documents)
     subsets: dict[tuple[ServiceName, str], Mapping[str, str]] = {}
-    balancers: dict[tuple[ServiceName, str | None], Balancer] = {}
+    balancers: dict[tuple[ServiceName, str | None], BalancerSpec] = {}
     traffic: dict[tuple[ServiceName, str | None], Traffic] = {}
     policies: dict[ServiceName, ServicePolicy] = {}
     snapshot = Snapshot(policy_set.number, policy_set.digest, policies, subsets, balancers, traffic)

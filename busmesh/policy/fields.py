@@ -123,11 +123,23 @@ def seconds(duration: str) -> float:
     return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(duration))
 
 
-def _duration(text: str) -> str:
+def _plain_duration(text: str) -> str:
     if len(text) > 64 or not _DURATION.fullmatch(text):
         raise refused("BM1207", f"{shorten(text)!r} is not a duration", "write 5s, 100ms, 1h or 1m30s")
+    return text
+
+
+def _duration(text: str) -> str:
+    _plain_duration(text)
     if not (seconds(text) == 0 or 1e-3 <= seconds(text) <= 86400):
         raise refused("BM1207", f"{text} is out of range", "0s switches it off; else from 1ms to 24h")
+    return text
+
+
+def _long_duration(text: str) -> str:
+    _plain_duration(text)
+    if not (seconds(text) == 0 or 1 <= seconds(text) <= 400 * 86400):  # browsers keep a cookie for 400 days
+        raise refused("BM1207", f"{text} is out of range", "0s, or from 1s to 9600h")
     return text
 
 
@@ -172,6 +184,9 @@ SubsetName = Annotated[str, AfterValidator(_subset_name)]
 DisplayName = Annotated[str, AfterValidator(_display_name)]
 Duration = Annotated[
     str, AfterValidator(_duration), Field(json_schema_extra={"pattern": f"^{_DURATION.pattern}$"})
+]
+LongDuration = Annotated[
+    str, AfterValidator(_long_duration), Field(json_schema_extra={"pattern": f"^{_DURATION.pattern}$"})
 ]
 MatchedHeader = Annotated[str, AfterValidator(_matched_header)]
 WrittenHeader = Annotated[str, AfterValidator(_written_header)]

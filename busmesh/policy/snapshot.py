@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from busmesh.decide.route import DEFAULT_BALANCER, Balancer, Rule, ServicePolicy, Target
+from busmesh.decide.balance import DEFAULT_BALANCER, BalancerSpec
+from busmesh.decide.route import Rule, ServicePolicy, Target
 from busmesh.decide.split import Split
 from busmesh.decide.traffic import DEFAULT_TRAFFIC, Traffic
 from busmesh.names import ServiceName
@@ -31,7 +32,7 @@ class Snapshot:
         digest: str,
         policies: Mapping[ServiceName, ServicePolicy],
         subsets: Mapping[tuple[ServiceName, str], Mapping[str, str]],
-        balancers: Mapping[tuple[ServiceName, str | None], Balancer],
+        balancers: Mapping[tuple[ServiceName, str | None], BalancerSpec],
         traffic: Mapping[tuple[ServiceName, str | None], Traffic] | None = None,
     ) -> None:
         """The last three are what Destinations declare; subset None is the whole service."""
@@ -78,7 +79,7 @@ class Snapshot:
         declared = self._subsets.get((service, subset))
         return {"version": subset} if declared is None else declared
 
-    def balancer(self, service: ServiceName, subset: str | None = None) -> Balancer:
+    def balancer(self, service: ServiceName, subset: str | None = None) -> BalancerSpec:
         """Return how an instance of the subset, or of the whole service, is chosen."""
         whole = self._balancers.get((service, None), DEFAULT_BALANCER)
         return self._balancers.get((service, subset), whole)

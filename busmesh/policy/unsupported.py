@@ -10,9 +10,10 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel
 
-from busmesh.policy.destination import DestinationSpec, LoadBalancer, TrafficPolicy
+from busmesh.policy.destination import DestinationSpec, TrafficPolicy
 from busmesh.policy.faults import Abort, Delay
 from busmesh.policy.fields import Model
+from busmesh.policy.loadbalancer import LoadBalancer
 from busmesh.policy.outliers import Outliers
 from busmesh.policy.resilience import HttpSettings, TcpSettings
 from busmesh.policy.route import (
@@ -74,12 +75,7 @@ NOT_YET: Mapping[type[Model], Mapping[str, tuple[str, str]]] = {
         "useClientProtocol": ("BM1331", _NO_CONNECTIONS),
         "maxConcurrentStreams": ("BM1331", _NO_CONNECTIONS),
     },
-    LoadBalancer: {
-        "consistentHash": ("BM1336", ""),
-        "localityLbSetting": ("BM1337", ""),
-        "warmup": ("BM1338", ""),
-        "warmupDurationSecs": ("BM1338", ""),
-    },
+    LoadBalancer: {"zoneAwareLbSetting": ("BM1337", "use localityLbSetting")},
     DestinationSpec: {
         "exportTo": ("BM1312", _EVERYWHERE),
         "workloadSelector": ("BM1339", "a Destination holds for every caller: remove it"),

@@ -5,6 +5,7 @@ from random import Random
 import pytest
 
 from busmesh.decide.answer import DirectResponse
+from busmesh.decide.balance import BalancerSpec
 from busmesh.decide.match import exact, header_value, method_passes
 from busmesh.decide.request import RequestHead
 from busmesh.decide.retry import DEFAULT_RETRIES
@@ -36,7 +37,7 @@ def test_where_no_rule_matches_there_is_no_route() -> None:
 
 
 def test_targets_are_equal_when_they_mean_the_same_instances() -> None:
-    one, same = Target(ORDERS, "v1", {"version": "v1"}), Target(ORDERS, "v1", balancer="RANDOM")
+    one, same = Target(ORDERS, "v1", {"version": "v1"}), Target(ORDERS, "v1", balancer=BalancerSpec("RANDOM"))
     assert one == same
     assert {one: 1}[same] == 1
     assert one.key == "orders.default/v1"

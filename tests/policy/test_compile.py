@@ -202,7 +202,7 @@ def test_subsets_and_balancers_come_from_destinations(route: Make, destination: 
     assert snapshot.subset_labels(ORDERS, "all") == {}
     assert snapshot.subset_labels(ORDERS, "v9") == {"version": "v9"}
     assert snapshot.subset_labels(PAYMENTS, "v1") == {"version": "v1"}
-    assert [snapshot.balancer(ORDERS, subset) for subset in (None, "v1", "all")] == [
+    assert [snapshot.balancer(ORDERS, subset).simple for subset in (None, "v1", "all")] == [
         "LEAST_REQUEST",
         "LEAST_REQUEST",
         "RANDOM",

@@ -272,7 +272,7 @@ NOT_YET_IN_A_POOL = {
     "tcp": ["tcpKeepalive", "maxConnectionDuration", "idleTimeout"],
     "http": ["idleTimeout", "h2UpgradePolicy", "useClientProtocol", "maxConcurrentStreams"],
 }
-NOT_YET_IN_A_BALANCER = ["consistentHash", "localityLbSetting", "warmup", "warmupDurationSecs"]
+NOT_YET_IN_A_BALANCER = ["zoneAwareLbSetting"]
 
 
 @pytest.mark.parametrize("text", [ROUTE, VIRTUAL_SERVICE], ids=["native", "istio"])
@@ -423,7 +423,7 @@ def test_a_subset_has_the_balancer_of_its_destination_unless_it_has_its_own(
     text = DESTINATION.replace("  trafficPolicy: {MARK}", f"  {policy(simple)}")
     (document,) = documents(f"{text}  subsets: [{{name: v1, {policy(subset)}}}]\n")
     assert isinstance(document.spec, DestinationSpec)
-    assert document.spec.balancer("v1") == expected
+    assert document.spec.balancer("v1").simple == expected
 
 
 @pytest.mark.parametrize(

@@ -14,15 +14,19 @@ from typing import Any
 import jsonschema
 import pytest
 
+from busmesh.decide.affinity import Cookie
 from busmesh.decide.answer import DirectResponse, Redirect
+from busmesh.decide.balance import BalancerSpec, LocalitySpec, Warmup
 from busmesh.decide.breaker import BreakerPolicy
 from busmesh.decide.evidence import EvidencePolicy
 from busmesh.decide.headers import HeaderOps
 from busmesh.decide.limits import Admission, Limits
+from busmesh.decide.origin import Origin
 from busmesh.decide.outlier import Detector
 from busmesh.decide.request import Headers, RequestHead
 from busmesh.decide.retry import Outcome
 from busmesh.decide.route import Rule, choose_rule
+from busmesh.decide.sticky import StickySession
 from busmesh.names import ServiceName
 from busmesh.policy.compile import Caller, compile_set
 from busmesh.policy.documents import KINDS
@@ -326,16 +330,29 @@ def test_native_route() -> None:
 def test_destinations() -> None:
     snapshot = snapshot_of("destinations.yaml")
     assert snapshot.subset_labels(ORDERS, "next") == {"version": "v2"}
-    assert [snapshot.balancer(ORDERS, subset) for subset in (None, "v1", "v2", "next")] == [
+    assert [snapshot.balancer(ORDERS, subset).simple for subset in (None, "v1", "v2", "next")] == [
         *["LEAST_REQUEST"] * 3,
         "ROUND_ROBIN",
     ]
-    assert snapshot.balancer(PAYMENTS) == "RANDOM"
+    assert snapshot.balancer(PAYMENTS).simple == "RANDOM"
+
+
+def test_balancing() -> None:
+    snapshot = snapshot_of("balancing.yaml")
+    affinity = snapshot.balancer(ORDERS).affinity
+    assert affinity is not None
+    by_user = RequestHead(b"GET", b"/", [(b"X-User-Id", b"ann")])
+    assert affinity.read(by_user, Origin()) == b"ann"
+    assert snapshot.balancer(PAYMENTS) == BalancerSpec(
+        "PEAK_EWMA", locality=LocalitySpec(failover=(("eu-west", "eu-central"),)), warmup=Warmup(60.0)
+    )
+    web = snapshot.balancer(ServiceName("web"))
+    assert web.sticky == StickySession(Cookie("session-instance", "/", 3600.0))
 
 
 def test_orders_destinationrule_replaces_the_destination() -> None:
     snapshot = snapshot_of("destinations.yaml", "orders-destinationrule.yaml")
-    assert [snapshot.balancer(ORDERS, subset) for subset in (None, "v1", "v2")] == [
+    assert [snapshot.balancer(ORDERS, subset).simple for subset in (None, "v1", "v2")] == [
         "LEAST_REQUEST",
         "LEAST_REQUEST",
         "ROUND_ROBIN",
