@@ -31,6 +31,7 @@ from busmesh.agent.telemetry import Telemetry
 from busmesh.bus.address import SubjectAddress
 from busmesh.bus.bus import Bus
 from busmesh.bus.policylog import PolicyLog
+from busmesh.decide.origin import Origin
 from busmesh.errors import BusmeshError, UsageError
 from busmesh.identity.jointoken import JoinToken
 from busmesh.identity.signed import seal_signed
@@ -48,7 +49,7 @@ from busmesh.relay.inbound import Inbound
 from busmesh.relay.listener import Listener
 from busmesh.relay.outbound import Outbound
 from busmesh.relay.refusals import Limits
-from busmesh.relay.upstream import Upstreams
+from busmesh.relay.upstreams import Upstreams
 from busmesh.telemetry.access import AccessLog
 from busmesh.telemetry.events import EventLog
 from busmesh.telemetry.metrics import Registry
@@ -146,7 +147,17 @@ class Agent:
     def _make_control(self) -> None:
         definition, bus, subjects, identity = self.definition, self.bus, self.subjects, self.identity
         self.registrar = Registrar(bus, subjects, identity, definition, self.instance)
-        self.upstreams = Upstreams(self._rng, self._discover, MAX_SERVICES)
+        self.upstreams = Upstreams(
+            self._rng,
+            self._discover,
+            MAX_SERVICES,
+            Origin(
+                f"{definition.name.name}.{definition.name.namespace}",
+                self.instance,
+                definition.locality,
+                definition.labels,
+            ),
+        )
         self.members = Members(bus, subjects, identity, self.upstreams, self.instance, bus.inbox)
         self.sessions = self.members.sessions = Sessions(self._open_session, self.members.opened)
         self.members.on_revision = self._on_revision

@@ -23,7 +23,8 @@ from busmesh.members.table import Member, MemberTable
 from busmesh.names import ServiceName, Subjects
 from busmesh.relay.handshakes import Sessions
 from busmesh.relay.tally import Tally
-from busmesh.relay.upstream import Endpoint, Knowledge, Upstreams
+from busmesh.relay.upstream import Endpoint, Knowledge
+from busmesh.relay.upstreams import Upstreams
 from busmesh.wire.frame import Session
 
 log = logging.getLogger(__name__)
@@ -207,7 +208,7 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
         self._asked_at.pop(service, None)
         upstream = self._upstreams.upstream(service)
         if upstream.knowledge is Knowledge.ASKING:
-            upstream.knowledge = Knowledge.KNOWN
+            upstream.knowledge, upstream.settled = Knowledge.KNOWN, True
             self._upstreams.changed(service)
 
     def _hear(self, payload: bytes) -> None:
@@ -257,7 +258,10 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
     def _endpoint(self, announcement: Announcement) -> Endpoint:
         subject = self._subjects.relay(announcement.instance)
         head = f"PUB {subject} {self._reply_prefix}".encode()
-        return Endpoint(announcement.name, announcement.instance, head)
+        endpoint = Endpoint(announcement.name, announcement.instance, head)
+        if self._upstreams.upstream(announcement.name).settled:
+            endpoint.since = time.monotonic()
+        return endpoint
 
     def _update(self, endpoint: Endpoint, member: Member) -> None:
         announcement = member.announcement
@@ -267,7 +271,9 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
             endpoint.suspect = False
         endpoint.labels = announcement.labels
         endpoint.version = announcement.labels.get("version", "")
+        endpoint.locality = announcement.locality
         endpoint.weight = announcement.weight
+        endpoint.leaving = announcement.state is State.DRAINING
         endpoint.ready = member.ready
         if endpoint.ready and endpoint.session is None and self.sessions is not None:
             self.sessions.want(endpoint.service, endpoint.instance)

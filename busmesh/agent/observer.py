@@ -46,7 +46,7 @@ class Observer:
         joined = trace is exchange.request.traceparent if isinstance(trace, bytes) else trace.joined
         if not joined and exchange.request.tracestate:
             # A new trace: the state belongs to one that ended here (W3C Trace Context, section 3.3.1).
-            exchange.request.head.block = _NO_TRACESTATE.apply_block(exchange.request.head.block)
+            exchange.head.block = _NO_TRACESTATE.apply_block(exchange.head.block)
         if isinstance(trace, bytes):
             exchange.traceparent = trace
             return
@@ -56,14 +56,14 @@ class Observer:
             time.time_ns(),
             method=head.method,
             route=exchange.rule.name,
-            service=str(exchange.target.service),
+            service=str(exchange.called),
             target=head.target,
             resend=len(exchange.tried),
         )
         exchange.span = span
         exchange.traceparent = span.traceparent
 
-    def end_try(self, exchange: Exchange, status: int, flags: str) -> None:
+    def end_try(self, exchange: Exchange, status: int, flags: str, now: float) -> None:
         span = exchange.span
         if span is not None:
             exchange.span = None
@@ -81,7 +81,7 @@ class Observer:
                 endpoint.version,
                 exchange.rule.name,
             )
-        metrics.record(status, flags, time.monotonic() - exchange.sent_at)
+        metrics.record(status, flags, now - exchange.sent_at)
 
     def end_request(self, exchange: Exchange, status: int, flags: str, size: int) -> None:
         endpoint = exchange.endpoint
@@ -106,7 +106,7 @@ class Observer:
             reporter="source",
             source_service=self._service,
             source_principal=str(self._me),
-            destination_service=str(exchange.target.service),
+            destination_service=str(exchange.called),
             destination_instance=exchange.instance,
             destination_version=endpoint.version if endpoint is not None else "",
             route=exchange.rule.name,

@@ -12,7 +12,8 @@ from random import Random
 
 from busmesh.actors.actor import Actor
 from busmesh.relay.inbound import Inbound
-from busmesh.relay.upstream import Endpoint, Upstreams
+from busmesh.relay.upstream import Endpoint
+from busmesh.relay.upstreams import Upstreams
 
 #: A session is replaced after so many seconds, give or take a tenth, so that not all are at once.
 REKEY_S = 3600.0

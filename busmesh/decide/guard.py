@@ -9,17 +9,22 @@ from __future__ import annotations
 
 from random import Random
 
+from busmesh.decide.allowance import Allowance
 from busmesh.decide.breaker import Breaker
 from busmesh.decide.budget import Budget
 from busmesh.decide.concurrency import ConcurrencyLimit
 from busmesh.decide.evidence import Evidence
-from busmesh.decide.limits import Admission
+from busmesh.decide.limits import UNLIMITED, Admission
 from busmesh.decide.outlier import Detector
 from busmesh.decide.records import Change
 from busmesh.decide.traffic import Traffic
 
 #: Reporters whose evidence is remembered per destination.
 MAX_REPORTERS = 1000
+
+
+class OverBudget(Exception):
+    """A retry that is not granted: the request ends as it failed."""
 
 
 class Guard:
@@ -38,6 +43,7 @@ class Guard:
         "_rng",
         "adaptive",
         "admission",
+        "allowance",
         "breaker",
         "budget",
         "detector",
@@ -53,6 +59,7 @@ class Guard:
         self.traffic = Traffic()
         self.admission = Admission()
         self.budget = Budget()
+        self.allowance = Allowance(now)
         self.breaker: Breaker | None = None
         self.adaptive: ConcurrencyLimit | None = None
         self.detector: Detector | None = None
@@ -133,6 +140,21 @@ class Guard:
         if self.detector is not None:
             due.append(self.detector.due_at)
         return min(due, default=None)
+
+    def grant_retry(self, now: float) -> Budget | None:
+        """Grant one retry, if the budget has it; whoever gets a budget gives it back at the retry's end.
+
+        Raises:
+            OverBudget: not granted.
+        """
+        budget, admission = self.budget, self.admission
+        if budget.rule is None and budget.max_retries == UNLIMITED:
+            if not self.allowance.take(admission.total, now):
+                raise OverBudget
+            return None
+        if not budget.take(admission.active + admission.pending, now):
+            raise OverBudget
+        return budget
 
     def __repr__(self) -> str:
         parts = (self.admission, self.budget, self.breaker, self.adaptive, self.detector, self.evidence)

@@ -37,6 +37,10 @@ class HeaderOps:
         self._pairs = replaced + _encoded(add)
         self._block = join_headers(self._pairs)
 
+    def writes(self, name: bytes) -> bool:
+        """Say whether a header with this lower-case ``name`` is set or added."""
+        return any(written.lower() == name for written, _ in self._pairs)
+
     def apply(self, headers: Headers) -> Headers:
         """Return (name, value) pairs after the operations; the list given stays as it is."""
         dropped = self._dropped

@@ -49,21 +49,24 @@ class Admission:
         active: requests under way.
         pending: requests that wait.
         overflows: requests that found no place and no room to wait.
+        total: requests let in since the beginning.
     """
 
-    __slots__ = ("active", "limits", "overflows", "pending")
+    __slots__ = ("active", "limits", "overflows", "pending", "total")
 
     def __init__(self, limits: Limits = NO_LIMITS) -> None:
         self.limits = limits
         self.active = 0
         self.pending = 0
         self.overflows = 0
+        self.total = 0
 
     def admit(self) -> bool:
         """Let a newcomer in; False if it has to wait."""
         if self.pending or self.active >= self.limits.max_requests:
             return False
         self.active += 1
+        self.total += 1
         return True
 
     def wait(self) -> bool:
@@ -83,6 +86,7 @@ class Admission:
             return False
         self.pending -= 1
         self.active += 1
+        self.total += 1
         return True
 
     def leave(self) -> None:

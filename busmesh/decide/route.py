@@ -94,6 +94,7 @@ class Rule:
         rewrite: of target and authority, before a request is sent or copied.
         answer: in place of sending the request anywhere.
         owner: whose the request is; the split then gives everybody always the same target.
+        plain: nothing is to be done but to pick a target and send: nearly every rule.
     """
 
     name: str
@@ -108,6 +109,11 @@ class Rule:
     rewrite: Rewrite | None = None
     answer: Redirect | DirectResponse | None = None
     owner: Owner | None = None
+    plain: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        special = self.fault or self.mirrors or self.rewrite or self.answer
+        object.__setattr__(self, "plain", not special)
 
     def pick(self, head: RequestHead) -> Target:
         """Return the target of a request: that of its owner, else the next of the sequence."""

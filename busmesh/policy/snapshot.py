@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 from busmesh.decide.balance import DEFAULT_BALANCER, BalancerSpec
 from busmesh.decide.route import Rule, ServicePolicy, Target
@@ -61,6 +62,17 @@ class Snapshot:
         """
         rules = self.service(name).rules
         return frozenset(target.service for rule in rules for target in rule.targets())
+
+    def renewed(self, target: Target) -> Target | None:
+        """Return what a target of an earlier revision is by this one, None if no rule leads there now."""
+        if target.subset is not None and target.key not in self._keys:
+            return None
+        return self.target(target.service, target.subset)
+
+    @cached_property
+    def _keys(self) -> frozenset[str]:
+        rules = (rule for policy in self._policies.values() for rule in policy.rules)
+        return frozenset(target.key for rule in rules for target in rule.targets())
 
     def target(self, service: ServiceName, subset: str | None = None) -> Target:
         """Return a destination without header operations, with all that Destinations declare of it."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from busmesh.decide.budget import Budget
+from busmesh.decide.limits import Admission
 from busmesh.decide.route import Rule, Target
 from busmesh.names import ServiceName
+from busmesh.relay.destination import Destination, Grants
 from busmesh.relay.flow import Receiver
-from busmesh.relay.request import Request
+from busmesh.relay.request import Incoming
 from busmesh.relay.upload import Upload
 from busmesh.relay.upstream import Endpoint
 from busmesh.telemetry.spans import Span, Trace
@@ -22,17 +25,25 @@ class Exchange:
     """One request of the application, through all its tries."""
 
     __slots__ = (
+        "admission",
         "asked",
         "asked_at",
+        "budget",
         "counter",
         "deadline",
+        "destination",
         "doubt",
         "download",
         "endpoint",
+        "ends",
+        "grants",
+        "head",
+        "key",
         "moved",
-        "parked_at",
+        "patience_ends",
         "request",
         "rule",
+        "said",
         "sent_at",
         "service",
         "session",
@@ -48,22 +59,34 @@ class Exchange:
         "vouched",
     )
 
-    def __init__(
-        self, request: Request, service: ServiceName, rule: Rule, target: Target, started: float
-    ) -> None:
+    def __init__(self, request: Incoming, service: ServiceName, rule: Rule, started: float) -> None:
         self.request = request
         self.service = service
         self.rule = rule
-        self.target = target
+        #: What is sent: the request's own head, unless the rule rewrites it.
+        self.head = request.head
+        #: None until the rule has picked one, and for good if it answers by itself.
+        self.target: Target | None = None
         self.started = started
         #: Of the response's beginning; if the rule sets a timeout, of its end.
         self.deadline = started + (rule.timeout or DEFAULT_TIMEOUT_S)
+        #: Of this try: the same, or sooner if the rule bounds each try.
+        self.ends = self.deadline
+        self.destination: Destination | None = None
+        #: Where it has a place, and what granted the retry under way: given back at the end of each.
+        self.admission: Admission | None = None
+        self.budget: Budget | None = None
+        #: Of breakers, for the try under way.
+        self.grants: Grants | None = None
+        #: What it said of where it belongs, and what the balancer is given.
+        self.said: bytes | None = None
+        self.key: bytes | None = None
         self.endpoint: Endpoint | None = None
         #: The one that this try was sealed in; the endpoint may have a newer one when the answer comes.
         self.session: Session | None = None
         self.tried: list[Endpoint] = []
-        #: Since when it waits for an instance to come within reach.
-        self.parked_at: float | None = None
+        #: Until when it waits for an instance to come within reach.
+        self.patience_ends: float | None = None
         self.stream = 0
         self.counter = 0
         #: How often, and when last, the instance was asked what became of it.
@@ -87,7 +110,7 @@ class Exchange:
     def try_ended(self, endpoint: Endpoint) -> None:
         """Note that the try at ``endpoint`` failed, and forget what is known of it."""
         self.tried.append(endpoint)
-        self.parked_at, self.asked, self.asked_at = None, 0, 0.0
+        self.patience_ends, self.asked, self.asked_at = None, 0, 0.0
         self.doubt, self.vouched = None, False
         if self.upload is not None:
             self.upload.stop()
@@ -100,17 +123,21 @@ class Exchange:
 
     def request_block(self) -> bytes:
         """Return the headers for the instance, after what destination and rule do to them."""
-        block = self.request.head.block
-        for operations in (self.target.request_headers, self.rule.request_headers):
-            if operations is not None:
-                block = operations.apply_block(block)
+        block = self.head.block
+        if self.target is not None and self.target.request_headers is not None:
+            block = self.target.request_headers.apply_block(block)
+        if self.rule.request_headers is not None:
+            block = self.rule.request_headers.apply_block(block)
         return block
 
     def response_block(self, block: bytes) -> bytes:
         """Return the headers for the application, after what destination and rule do to them."""
-        for operations in (self.target.response_headers, self.rule.response_headers):
-            if operations is not None:
-                block = operations.apply_block(block)
+        if self.target is not None and self.target.response_headers is not None:
+            block = self.target.response_headers.apply_block(block)
+        if self.rule.response_headers is not None:
+            block = self.rule.response_headers.apply_block(block)
+        if self.target is not None and (affinity := self.target.balancer.affinity) is not None:
+            block += affinity.mark(self.said, self.key, self.instance) or b""
         return block
 
     @property
@@ -129,6 +156,11 @@ class Exchange:
         return self.rule.timeout or DEFAULT_TIMEOUT_S
 
     @property
+    def called(self) -> ServiceName:
+        """Whom it goes to: a rule may send it to another service than the one that was named."""
+        return self.service if self.target is None else self.target.service
+
+    @property
     def instance(self) -> str:
         return self.endpoint.instance if self.endpoint is not None else ""
 
@@ -139,7 +171,7 @@ class Observer(Protocol):
     def begin_try(self, exchange: Exchange) -> None:
         """Set ``exchange.traceparent`` for this try."""
 
-    def end_try(self, exchange: Exchange, status: int, flags: str) -> None:
+    def end_try(self, exchange: Exchange, status: int, flags: str, now: float) -> None:
         """Hear that a try ended; ``flags`` is empty for an application's own response."""
 
     def end_request(self, exchange: Exchange, status: int, flags: str, size: int) -> None:

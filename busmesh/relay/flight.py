@@ -34,7 +34,7 @@ class Flight:
     def settle(self) -> None:
         """Go back to looking as late as usual, once nobody needs it sooner."""
         if self.look_after < self._usually:
-            lefts = [exchange.deadline - exchange.sent_at for exchange in self.sent.values()]
+            lefts = [exchange.ends - exchange.sent_at for exchange in self.sent.values()]
             self.look_after = min([self._usually, *lefts])
 
     def to(self, endpoint: Endpoint) -> list[Exchange]:

@@ -25,18 +25,18 @@ class Parking:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def park(self, exchange: Exchange, now: float) -> bool:
-        """Let a request wait; False if it has waited long enough, or there is no room."""
-        if exchange.parked_at is None:
-            exchange.parked_at = now
-        if now - exchange.parked_at > PATIENCE_S or len(self._waiting) >= self._capacity:
+    def park(self, exchange: Exchange, now: float, patience: float = PATIENCE_S) -> bool:
+        """Let a request wait; False if it has waited for ``patience`` seconds, or there is no room."""
+        if exchange.patience_ends is None:
+            exchange.patience_ends = now + patience
+        if now > exchange.patience_ends or len(self._waiting) >= self._capacity:
             return False
         self._waiting.append(exchange)
         return True
 
     def leave(self, service: ServiceName) -> list[Exchange]:
         """Take out those that wait for ``service``: something changed there."""
-        return self._take([x for x in self._waiting if x.target.service == service])
+        return self._take([x for x in self._waiting if x.called == service])
 
     def leave_late(self, now: float) -> list[Exchange]:
         """Take out those that have waited long enough, or whose own time is up."""
@@ -44,7 +44,7 @@ class Parking:
             [
                 x
                 for x in self._waiting
-                if now >= x.deadline or (x.parked_at is not None and now - x.parked_at > PATIENCE_S)
+                if now >= x.deadline or (x.patience_ends is not None and now > x.patience_ends)
             ]
         )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from busmesh.decide.request import RequestHead
 from busmesh.relay.answers import Answer, reason_of
 from busmesh.relay.flow import Receiver
 from busmesh.relay.parsing import ParsedRequest
@@ -12,6 +13,43 @@ from busmesh.wire.stream import Opening
 
 if TYPE_CHECKING:
     from busmesh.relay.clientconnection import Connection
+
+
+class Incoming(Protocol):
+    """What is served: a client's request, or a copy of one that nobody waits for.
+
+    Attributes are those of :class:`Request`.
+    """
+
+    head: RequestHead
+    authority: bytes
+    traceparent: bytes | None
+    tracestate: bool
+    body: bytes
+    complete: bool
+    trailers: bytes
+    opening: Opening | None
+    upload: Upload | None
+    download: Receiver | None
+    exchange: Any
+
+    @property
+    def reads(self) -> bool: ...
+    @property
+    def upgrade(self) -> bytes: ...
+    @property
+    def size(self) -> int: ...
+    def respond(
+        self, status: int, reason: bytes, headers: bytes, body: bytes, declared: int | None = None
+    ) -> None: ...
+    def answer(self, answer: Answer) -> None: ...
+    def interim(self, status: int, reason: bytes, headers: bytes) -> None: ...
+    def begin(self, status: int, reason: bytes, headers: bytes, opening: Opening) -> None: ...
+    def write(self, data: bytes) -> None: ...
+    def finish(self, trailers: bytes) -> None: ...
+    def break_off(self) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
 
 
 class Request:

@@ -16,15 +16,15 @@ from busmesh.relay.flow import STREAM_IDLE_S, Emit, Receiver, Windows
 from busmesh.relay.upstream import Endpoint
 from busmesh.wire.frame import Kind
 from busmesh.wire.http import (
-    FINAL,
     INTERIM,
     SWITCHING,
     Refusal,
+    WireResponse,
     decode_refusal,
     decode_response,
     encode_refusal,
 )
-from busmesh.wire.stream import decode_credit, decode_data, decode_end, decode_opening
+from busmesh.wire.stream import Opening, decode_credit, decode_data, decode_end
 
 Over = Callable[[Exchange, int, str, int], None]
 
@@ -44,14 +44,12 @@ class Streams:
         #: By stream number.
         self.begun: dict[int, Exchange] = {}
 
-    def begin(self, exchange: Exchange, plaintext: bytes) -> None:
+    def begin(self, exchange: Exchange, opening: Opening, response: WireResponse) -> None:
         """Take the beginning of a response.
 
         Raises:
             RemoteProtocolError: what no agent writes; nothing was written to the client.
         """
-        opening, message = decode_opening(plaintext)
-        response = decode_response(message, SWITCHING if opening.upgrade else FINAL)
         request = exchange.request
         request.begin(response.status, response.reason, exchange.response_block(response.headers), opening)
         exchange.status = response.status

@@ -1,20 +1,19 @@
 """The instances that this agent may send to, as the request path sees them.
 
-The member actor brings in what it learns; a balancer per (service, subset) is made anew at each change and
-not before the next request asks for it. An instance counts as usable when it is announced healthy, not
+The member actor brings in what it learns. An instance counts as usable when it is announced healthy, not
 draining, not suspected, and a session with it stands.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Mapping
+import math
+import time
+from collections.abc import Mapping
 from itertools import islice
-from random import Random
 from typing import TYPE_CHECKING
 
-from busmesh.decide.balance import Balancer, balancer
-from busmesh.decide.route import Target
+from busmesh.decide.balance import Figures
 from busmesh.names import ServiceName
 from busmesh.wire.frame import Session
 
@@ -27,25 +26,33 @@ class Endpoint:
 
     Attributes:
         ready: announced as healthy and not draining.
+        leaving: announced as draining: not even in panic does it get anything.
         suspect: this caller got no sign of life on its own requests; a fresh announcement clears it.
         head: beginning of the publish frame for it, up to the stream number.
         active: requests in flight there, from this agent.
+        figures: what this agent measured of it, and what it reported of its load.
+        since: when it became known (monotonic seconds); -inf if it was there when its service was first asked
+            for.
         last_round: when a round of questions to it began (monotonic seconds); ``questions`` were asked in it.
         unanswered: rounds in a row without any answer.
     """
 
     __slots__ = (
         "active",
+        "figures",
         "head",
         "incarnation",
         "instance",
         "labels",
         "last_round",
+        "leaving",
+        "locality",
         "metrics",
         "questions",
         "ready",
         "service",
         "session",
+        "since",
         "suspect",
         "unanswered",
         "version",
@@ -59,8 +66,11 @@ class Endpoint:
         self.incarnation = 0
         self.labels: Mapping[str, str] = {}
         self.version = ""
+        self.locality = ""
         self.weight = 100
-        self.ready = False
+        self.since = -math.inf
+        self.figures = Figures(time.monotonic())
+        self.ready = self.leaving = False
         self.suspect = False
         self.session: Session | None = None
         self.active = 0
@@ -75,9 +85,13 @@ class Endpoint:
         return self.ready and not self.suspect and self.session is not None
 
     @property
+    def reachable(self) -> bool:
+        return self.session is not None
+
+    @property
     def state(self) -> str:
         if not self.ready:
-            return "not ready"
+            return "draining" if self.leaving else "not ready"
         if self.suspect:
             return "suspect"
         return "usable" if self.session is not None else "no session"
@@ -94,10 +108,15 @@ class Knowledge(enum.Enum):
 
 
 class Upstream:
-    """One service that this agent calls."""
+    """One service that this agent calls.
+
+    Attributes:
+        settled: its instances were known once; who comes later is new.
+    """
 
     def __init__(self, service: ServiceName) -> None:
         self.service = service
+        self.settled = False
         self.knowledge = Knowledge.ASKING
         self.endpoints: dict[str, Endpoint] = {}
 
@@ -108,80 +127,14 @@ class Upstream:
             return True
         return any(e.ready and not e.suspect and e.session is None for e in self.endpoints.values())
 
-    def states(self) -> str:
-        """Return the state of the first five instances, for a message; empty if there is none."""
-        return ", ".join(f"{e.instance}: {e.state}" for e in islice(self.endpoints.values(), 5))
+    def states(self, held: Mapping[str, str] | None = None) -> str:
+        """Return the state of the first five instances, for a message; empty if there is none.
 
-
-class Upstreams:
-    """All services that this agent calls.
-
-    Args:
-        rng: source of randomness for the balancers.
-        discover: called once per service at the first request for it.
-        capacity: how many services requests may name: whoever sends them chooses the names, and each costs
-            memory and a subscription.
-    """
-
-    def __init__(self, rng: Random, discover: Callable[[ServiceName], None], capacity: int) -> None:
-        self._rng = rng
-        self._discover = discover
-        self.capacity = capacity
-        self._services: dict[ServiceName, Upstream] = {}
-        self._balancers: dict[str, Balancer[Endpoint]] = {}  # by Target.key
-        self._keys: dict[ServiceName, set[str]] = {}
-        #: Called when an endpoint became usable or a service became known: waiting requests try again.
-        self.on_change: Callable[[ServiceName], None] = lambda service: None
-
-    def reset(self) -> None:
-        """Hear that the policies changed: a target of the same name may now mean other instances."""
-        self._balancers.clear()
-        self._keys.clear()
-
-    def upstream(self, service: ServiceName) -> Upstream:
-        """Return what is known of ``service``; the first call for one starts its discovery."""
-        found = self._services.get(service)
-        if found is None:
-            found = self._services[service] = Upstream(service)
-            self._discover(service)
-        return found
-
-    def takes(self, service: ServiceName) -> bool:
-        """Say whether ``service`` is known or there is room for one more."""
-        return service in self._services or len(self._services) < self.capacity
-
-    def pick(self, target: Target, tried: list[Endpoint]) -> Endpoint | None:
-        """Choose the instance for the next try, None if none is usable."""
-        chosen = self._balancers.get(target.key)
-        if chosen is None:
-            if not self.takes(target.service):
-                return None
-            chosen = self._make(target)
-        return chosen.pick(tried)
-
-    def _make(self, target: Target) -> Balancer[Endpoint]:
-        wanted = target.labels
-        candidates = [
-            e
-            for e in self.upstream(target.service).endpoints.values()
-            if e.usable and all(e.labels.get(key) == value for key, value in wanted.items())
-        ]
-        made = self._balancers[target.key] = balancer(target.balancer, candidates, self._rng)
-        self._keys.setdefault(target.service, set()).add(target.key)
-        return made
-
-    def changed(self, service: ServiceName) -> None:
-        """Hear that an endpoint of ``service`` came, went or changed."""
-        for key in self._keys.pop(service, ()):
-            self._balancers.pop(key, None)
-        self.on_change(service)
-
-    def endpoints(self) -> Iterator[Endpoint]:
-        for upstream in self._services.values():
-            yield from upstream.endpoints.values()
-
-    def services(self) -> list[ServiceName]:
-        return list(self._services)
-
-    def __repr__(self) -> str:
-        return f"<Upstreams services={len(self._services)} endpoints={sum(1 for _ in self.endpoints())}>"
+        Args:
+            held: what a destination holds against some of them.
+        """
+        held = held or {}
+        return ", ".join(
+            f"{e.instance}: {held.get(e.instance, e.state) if e.usable else e.state}"
+            for e in islice(self.endpoints.values(), 5)
+        )

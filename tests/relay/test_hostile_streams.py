@@ -367,7 +367,7 @@ def test_parts_before_the_beginning_change_nothing(world: World, kind: Kind) -> 
     evil = villain(world)
     evil.send(kind, encode_data(0, b""))
     assert evil.client.written == b""
-    assert world.outbound.bad_frames == 1
+    assert world.outbound.tries.bad_frames == 1
     evil.open()
     evil.data(0, b"abc")
     evil.end(1)
@@ -383,7 +383,7 @@ def test_parts_behind_the_end_are_late(world: World) -> None:
     evil.end(0)
     evil.end(1)
     assert evil.client.written == before
-    assert world.outbound.late_replies == 3
+    assert world.outbound.tries.late_replies == 3
     world.settled()
 
 

@@ -557,7 +557,7 @@ def test_late_and_unknown_replies_are_counted_and_dropped(world: World) -> None:
     world.pump()
     for message in (reply, reply):
         world.bus.deliver(message)
-    assert world.outbound.late_replies == 2
+    assert world.outbound.tries.late_replies == 2
     assert len(responses(client.written)) == 1
     world.settled()
 
@@ -603,7 +603,7 @@ def test_a_response_with_any_bit_flipped_is_dropped(world: World) -> None:
     assert outcome(client) == "waiting"
     world.pump()
     assert answer_of(client).body == b"the true one"
-    assert world.outbound.bad_frames + world.outbound.late_replies == len(true.payload)
+    assert world.outbound.tries.bad_frames + world.outbound.tries.late_replies == len(true.payload)
 
 
 def test_a_response_of_another_session_is_dropped(world: World) -> None:
@@ -636,7 +636,7 @@ def test_what_an_instance_seals_and_no_agent_writes_ends_the_try(world: World, k
     world.pump()
     assert outcome(client) == "502 DPE"
     assert body_of(client)["error"] == "malformed_response"
-    assert world.outbound.bad_frames == 1
+    assert world.outbound.tries.bad_frames == 1
     world.settled()
 
 
@@ -649,7 +649,7 @@ def test_what_does_not_belong_on_a_reply_subject_changes_nothing(world: World, k
     orders.inbound.send(work.peer, kind, work.stream, b"\xff")
     world.pump()
     assert outcome(client) == "waiting"
-    assert world.outbound.bad_frames == 1
+    assert world.outbound.tries.bad_frames == 1
 
 
 # -- time ------------------------------------------------------------------------------------------

@@ -173,7 +173,7 @@ def test_a_connection_is_not_read_on_for_a_response_that_it_has_brought(
 
 def test_many_streams_share_the_memory_and_all_arrive(world: World, orders: Instance) -> None:
     """What was granted to the first ones is not taken back; from then on each has its share."""
-    world.outbound._streams._windows.budget = 8 * INITIAL_CREDIT
+    world.outbound.tries.streams._windows.budget = 8 * INITIAL_CREDIT
     clients = [ask(world, request(line=f"GET /{n} HTTP/1.1")) for n in range(20)]
     for client in clients:
         client.blocked = True

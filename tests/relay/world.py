@@ -20,16 +20,22 @@ from busmesh.decide.route import Rule, ServicePolicy
 from busmesh.decide.split import Split
 from busmesh.names import ServiceName, SpiffeId, Subjects
 from busmesh.policy.snapshot import Snapshot
+from busmesh.relay import actions as actions_module
 from busmesh.relay import inbound as inbound_module
 from busmesh.relay import outbound as outbound_module
 from busmesh.relay import streams as streams_module
+from busmesh.relay import tries as tries_module
+from busmesh.relay import upstream as upstream_module
+from busmesh.relay import upstreams as upstreams_module
+from busmesh.relay import waiting as waiting_module
 from busmesh.relay import work as work_module
 from busmesh.relay.application import Application
 from busmesh.relay.exchange import Exchange
 from busmesh.relay.inbound import Inbound
 from busmesh.relay.listener import Connection, Listener
 from busmesh.relay.outbound import Outbound
-from busmesh.relay.upstream import Endpoint, Knowledge, Upstreams
+from busmesh.relay.upstream import Endpoint, Knowledge
+from busmesh.relay.upstreams import Upstreams
 from busmesh.relay.work import Work
 from busmesh.wire.frame import Session
 from tests.relay.apps import FakeApp, WiredApp
@@ -54,7 +60,7 @@ class Clock:
 class ManualTicker:
     """Stands in for the ticker: ticks when the world's time passes."""
 
-    made: list[ManualTicker]
+    made: list[ManualTicker | ManualAlarm]
     clock: Clock
 
     def __init__(self, interval: float, work: Callable[[float], bool]) -> None:
@@ -74,6 +80,34 @@ class ManualTicker:
             self.awake = False
             if self.work(now):
                 self.wake()
+
+
+class Lot(Random):
+    """Draws what the test says: at 0, no pause before a retry, and every percentage above 0 hits."""
+
+    drawn = 0.0
+
+    def random(self) -> float:
+        return self.drawn
+
+
+class ManualAlarm:
+    """Stands in for the alarm: rings when the world's time has come."""
+
+    def __init__(self, ring: Callable[[float], float | None]) -> None:
+        self.ring = ring
+        self.due = math.inf
+        ManualTicker.made.append(self)
+
+    def set(self, due: float) -> None:
+        self.due = min(self.due, due)
+
+    def tick(self, now: float) -> None:
+        if now >= self.due - TICK_S / 2:
+            self.due = math.inf
+            due = self.ring(now)
+            if due is not None:
+                self.set(due)
 
 
 @dataclass(frozen=True)
@@ -159,7 +193,7 @@ class Notes:
         self.open += 1
         exchange.traceparent = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 
-    def end_try(self, exchange: Exchange, status: int, flags: str) -> None:
+    def end_try(self, exchange: Exchange, status: int, flags: str, now: float) -> None:
         self.open -= 1
         assert exchange.sent_at > 0
         self.tries.append(f"{exchange.instance} {status} {flags}".strip())
@@ -250,11 +284,16 @@ class World:
         self.clock = Clock()
         ManualTicker.made = []
         ManualTicker.clock = self.clock
-        for module in (inbound_module, outbound_module, streams_module, work_module):
+        for module in (
+            *(actions_module, inbound_module, outbound_module, streams_module, tries_module),
+            *(upstream_module, upstreams_module, work_module),
+        ):
             patch.setattr(module, "time", self.clock)
-        for module in (inbound_module, outbound_module):
+        for module in (inbound_module, outbound_module, tries_module, upstreams_module):
             patch.setattr(module, "Ticker", ManualTicker)
+        patch.setattr(waiting_module, "Alarm", ManualAlarm)
         self.rng = Random(7)
+        self.lot = Lot(2)
         self.bus = FakeBus()
         self.subjects = Subjects()
         self.id = SpiffeId.workload("local", ServiceName("shop"), ME)
@@ -273,7 +312,7 @@ class World:
             observer=self.notes,
             renew_session=self._renew,
             gone=self._gone,
-            rng=Random(2),
+            rng=self.lot,
         )
         self.bus.handlers[f"{self.subjects.reply_prefix(ME)}*".encode()] = self.outbound.on_reply
         self.listener = Listener(self.outbound.handle, self.outbound.abandon)
@@ -281,7 +320,7 @@ class World:
 
     def kill_caller(self, *, told: bool) -> None:
         """The caller's agent is killed; the bus says so to whoever sends it something, or says nothing."""
-        for ticker in (self.outbound._ticker, self.outbound._stream_ticker):
+        for ticker in (self.outbound.tries._ticker, self.outbound.tries._stream_ticker):
             cast(ManualTicker, ticker).interval = math.inf
             cast(ManualTicker, ticker).due = math.inf
         replies = f"{self.subjects.reply_prefix(ME)}*".encode()
@@ -396,8 +435,8 @@ class World:
         }
         assert {i.name: i.endpoint.active for i in self.instances.values() if i.endpoint.active} == {}
         assert self.notes.open == 0, "a try that telemetry saw begin did not end"
-        assert self.outbound._streams._windows.streams == 0
-        assert len(self.outbound._gate) == 0
+        assert self.outbound.tries.streams._windows.streams == 0
+        assert len(self.outbound.tries.gate) == 0
 
     def over(self) -> None:
         """Nothing is left of any request, also not where they were served."""

@@ -7,7 +7,7 @@ into priorities, and a priority whose health is not enough passes on the rest to
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
@@ -49,8 +49,17 @@ class Share(Generic[C]):
     candidates: Sequence[C]
 
 
+def by_itself(member: Candidate) -> bool:
+    """Whether nothing is known against an instance but what it knows itself."""
+    return member.usable
+
+
 def shares(
-    members: Sequence[C], origin: Origin, spec: LocalitySpec | None, panic_percent: float = 0
+    members: Sequence[C],
+    origin: Origin,
+    spec: LocalitySpec | None,
+    panic_percent: float = 0,
+    usable: Callable[[C], bool] = by_itself,
 ) -> list[Share[C]]:
     """Return who gets which part, the nearest first; empty if nobody is left.
 
@@ -60,17 +69,18 @@ def shares(
         origin: the caller. Without a locality of its own it prefers none.
         spec: None for no preference.
         panic_percent: below this share of usable instances the others count as usable, too.
+        usable: asked of each member.
     """
     if spec is not None:
         for source, targets in spec.distribute:
             if origin.locality and matches(origin.locality, source):
-                return _distributed(members, targets, panic_percent)
+                return _distributed(members, targets, panic_percent, usable)
     if spec is None or spec.distribute or not (origin.locality or spec.failover_priority):
-        return _by_priority([members], panic_percent)
+        return _by_priority([members], panic_percent, usable)
     groups: dict[tuple[int, int], list[C]] = {}
     for member in members:
         groups.setdefault(priority(member, origin, spec), []).append(member)
-    return _by_priority([groups[key] for key in sorted(groups)], panic_percent)
+    return _by_priority([groups[key] for key in sorted(groups)], panic_percent, usable)
 
 
 def priority(candidate: Candidate, origin: Origin, spec: LocalitySpec) -> tuple[int, int]:
@@ -152,24 +162,22 @@ def _breadth(target: tuple[str, int]) -> tuple[bool, int]:
     return target[0] == "*", -target[0].count("/")
 
 
-def _usable(members: Sequence[C]) -> list[C]:
-    return [member for member in members if member.usable]
-
-
 def _reachable(members: Sequence[C]) -> list[C]:
     return [member for member in members if member.reachable]
 
 
-def _by_priority(groups: Sequence[Sequence[C]], panic_percent: float) -> list[Share[C]]:
-    usable = [_usable(group) for group in groups]
-    counts = [(len(well), len(group)) for well, group in zip(usable, groups, strict=True)]
+def _by_priority(
+    groups: Sequence[Sequence[C]], panic_percent: float, usable: Callable[[C], bool]
+) -> list[Share[C]]:
+    well = [list(filter(usable, group)) for group in groups]
+    counts = [(len(some), len(group)) for some, group in zip(well, groups, strict=True)]
     health = [health_of(*count) for count in counts]
     parts = spill(health)
-    chosen: Sequence[Sequence[C]] = usable
+    chosen: Sequence[Sequence[C]] = well
     if sum(health) < 1.0:  # as long as all of it finds a place there is no panic, as in Envoy
         chosen = [
-            _reachable(candidates_in_panic(group, well, panic_percent))
-            for group, well in zip(groups, usable, strict=True)
+            _reachable(candidates_in_panic(group, some, panic_percent))
+            for group, some in zip(groups, well, strict=True)
         ]
         if all(in_panic(*count, panic_percent) for count in counts):
             total = sum(map(len, chosen))
@@ -178,19 +186,22 @@ def _by_priority(groups: Sequence[Sequence[C]], panic_percent: float) -> list[Sh
 
 
 def _distributed(
-    members: Sequence[C], targets: Sequence[tuple[str, int]], panic_percent: float
+    members: Sequence[C],
+    targets: Sequence[tuple[str, int]],
+    panic_percent: float,
+    usable: Callable[[C], bool],
 ) -> list[Share[C]]:
     """Return the parts by percentage; a locality that is ill gets less of its own (Envoy's locality weights).
 
     What belongs to no locality named gets nothing, as in Istio.
     """
-    panic = in_panic(len(_usable(members)), len(members), panic_percent)
+    panic = in_panic(sum(map(usable, members)), len(members), panic_percent)
     found = []
     left = list(members)
     for pattern, percent in sorted(targets, key=_breadth):
         group = [member for member in left if matches(member.locality, pattern)]
         left = [member for member in left if not matches(member.locality, pattern)]
-        well = _reachable(group) if panic else _usable(group)
+        well = _reachable(group) if panic else list(filter(usable, group))
         if well:
             found.append(Share(percent * (1.0 if panic else health_of(len(well), len(group))), well))
     total = sum(share.part for share in found)

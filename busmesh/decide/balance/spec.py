@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from busmesh.decide.balance.base import Balancer, C
 from busmesh.decide.balance.ewma import PeakEwma
 from busmesh.decide.balance.grouped import Grouped
 from busmesh.decide.balance.hashing import HashSpec
-from busmesh.decide.balance.locality import LocalitySpec, shares
+from busmesh.decide.balance.locality import LocalitySpec, by_itself, shares
 from busmesh.decide.balance.maglev import Maglev
 from busmesh.decide.balance.reported import Reported
 from busmesh.decide.balance.ring import Ring
@@ -62,7 +62,14 @@ class BalancerSpec:
 DEFAULT_BALANCER = BalancerSpec()
 
 
-def make(spec: BalancerSpec, members: Sequence[C], rng: Random, now: float, origin: Origin) -> Balancer[C]:
+def make(
+    spec: BalancerSpec,
+    members: Sequence[C],
+    rng: Random,
+    now: float,
+    origin: Origin,
+    usable: Callable[[C], bool] = by_itself,
+) -> Balancer[C]:
     """Return a balancer over ``members`` as they are at the moment; make another when one changes.
 
     Args:
@@ -72,9 +79,10 @@ def make(spec: BalancerSpec, members: Sequence[C], rng: Random, now: float, orig
         rng: source of randomness.
         now: monotonic seconds.
         origin: the instance whose requests are balanced.
+        usable: asked of each member; a destination may know more against one than the member does.
     """
     members = [member for member in members if member.weight > 0]
-    found = shares(members, origin, spec.locality, spec.panic_percent)
+    found = shares(members, origin, spec.locality, spec.panic_percent, usable)
     groups = [(share.part, _within(spec, share.candidates, rng, now)) for share in found]
     balancer: Balancer[C]
     match groups:

@@ -1,0 +1,57 @@
+"""Requests that wait for a moment of their own: a fault's delay, the pause before a retry."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+from busmesh.relay.exchange import Exchange
+from busmesh.relay.ticker import Alarm
+
+Then = Callable[[Exchange], None]
+
+
+class Waiting:
+    """Where they wait; the first to be due is woken first.
+
+    Args:
+        capacity: how many may wait.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._heap: list[tuple[float, int, Exchange]] = []
+        #: What follows, by exchange; one that was taken out stays in the heap until it was due.
+        self._then: dict[Exchange, tuple[int, Then]] = {}
+        self._count = 0
+        self._alarm = Alarm(self._ring)
+
+    def __len__(self) -> int:
+        return len(self._then)
+
+    def wait(self, exchange: Exchange, due: float, then: Then) -> bool:
+        """Call ``then`` at ``due`` (monotonic seconds); False if there is no room."""
+        if len(self._heap) >= self._capacity:
+            return False
+        self._count += 1
+        heapq.heappush(self._heap, (due, self._count, exchange))
+        self._then[exchange] = (self._count, then)
+        self._alarm.set(due)
+        return True
+
+    def remove(self, exchange: Exchange) -> bool:
+        """Take one out; False if it does not wait here."""
+        return self._then.pop(exchange, None) is not None
+
+    def _ring(self, now: float) -> float | None:
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            _, number, exchange = heapq.heappop(heap)
+            waits, then = self._then.get(exchange, (0, None))
+            if then is not None and waits == number:
+                del self._then[exchange]
+                then(exchange)
+        return heap[0][0] if heap else None
+
+    def __repr__(self) -> str:
+        return f"<Waiting waiting={len(self._then)} capacity={self._capacity}>"
