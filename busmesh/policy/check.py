@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from busmesh.policy.destination import DestinationSpec
 from busmesh.policy.documents import Document
 from busmesh.policy.faults import HttpFault
+from busmesh.policy.ratelimit import RateLimitSpec
 from busmesh.policy.route import HttpMatch, HttpRoute, RouteDestination, RouteSpec
 from busmesh.yamlfile import Finding, Path
 
@@ -18,6 +19,8 @@ def check_document(document: Document) -> list[Finding]:
             return [*_hosts(document, spec), *_rules(document, spec)]
         case DestinationSpec() as spec:
             return list(_subsets(document, spec))
+        case RateLimitSpec() as spec:
+            return list(_limits(document, spec))
 
 
 def _hosts(document: Document, spec: RouteSpec) -> Iterator[Finding]:
@@ -104,3 +107,22 @@ def _subsets(document: Document, spec: DestinationSpec) -> Iterator[Finding]:
                 "BM2106", f"the subset {subset.name!r} stands twice", path, hint="remove one"
             )
         seen.add(subset.name)
+
+
+def _limits(document: Document, spec: RateLimitSpec) -> Iterator[Finding]:
+    names: set[str] = set()
+    for index, limit in enumerate(spec.limits):
+        path: Path = ("spec", "limits", index)
+        if limit.name is not None and limit.name in names:
+            message = f"two limits are called {limit.name!r}"
+            yield document.finding("BM2108", message, (*path, "name"), hint="telemetry needs two names")
+        names.add(limit.name or "")
+        seen = set()
+        for number, override in enumerate(limit.overrides):
+            for place, host in enumerate(override.callers):
+                caller = document.service(host)
+                if caller in seen:
+                    where = (*path, "overrides", number, "callers", place)
+                    message = f"the caller {caller} is overridden twice"
+                    yield document.finding("BM2131", message, where, hint="remove one")
+                seen.add(caller)

@@ -16,6 +16,7 @@ from busmesh.decide.route import Rule, ServicePolicy
 from busmesh.decide.traffic import Traffic
 from busmesh.names import ServiceName
 from busmesh.policy.check import check_document
+from busmesh.policy.compilelimit import limits_of
 from busmesh.policy.compilematch import Caller, condition_of, may_apply
 from busmesh.policy.compilerule import RuleCompiler, ways_to_match
 from busmesh.policy.destination import DestinationSpec
@@ -48,7 +49,8 @@ def compile_set(policy_set: PolicySet, caller: Caller, *, rng: Random) -> Snapsh
     balancers: dict[tuple[ServiceName, str | None], BalancerSpec] = {}
     traffic: dict[tuple[ServiceName, str | None], Traffic] = {}
     policies: dict[ServiceName, ServicePolicy] = {}
-    snapshot = Snapshot(policy_set.number, policy_set.digest, policies, subsets, balancers, traffic)
+    limits = tuple(entry for document in documents for entry in limits_of(document, caller))
+    snapshot = Snapshot(policy_set.number, policy_set.digest, policies, subsets, balancers, traffic, limits)
     for document in documents:
         if isinstance(document.spec, DestinationSpec):
             service = document.service(document.spec.host)

@@ -14,7 +14,7 @@ from busmesh.names import DEFAULT_NAMESPACE, ServiceName
 from busmesh.policy.documents import Document
 from busmesh.policy.fields import StringMatch
 from busmesh.policy.regex import full_match
-from busmesh.policy.route import RouteMatch
+from busmesh.policy.route import RequestMatch, RouteMatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def may_apply(entry: RouteMatch, document: Document, caller: Caller) -> bool:
     )
 
 
-def condition_of(entry: RouteMatch) -> Condition | None:
+def condition_of(entry: RequestMatch) -> Condition | None:
     """Return the entry's conditions on the request itself, the cheap ones first; None for "always"."""
     conditions: list[Condition] = []
     if entry.method is not None:

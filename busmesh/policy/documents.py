@@ -17,6 +17,7 @@ from busmesh.names import DEFAULT_NAMESPACE, ServiceName, resolve_host
 from busmesh.policy.destination import DestinationSpec
 from busmesh.policy.fields import DocumentName, Model, Token
 from busmesh.policy.plain import canonical, check_plain
+from busmesh.policy.ratelimit import RateLimitSpec
 from busmesh.policy.route import RouteSpec, VirtualServiceSpec
 from busmesh.policy.unsupported import KINDS_NOT_YET, field_not_yet
 from busmesh.yamlfile import (
@@ -33,7 +34,7 @@ from busmesh.yamlfile import (
 )
 from busmesh.yamlfile.findings import Level
 
-Kind = Literal["Destination", "Route"]
+Kind = Literal["Destination", "RateLimit", "Route"]
 NATIVE = "busmesh/v1"
 ISTIO = ("networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3")
 
@@ -77,6 +78,15 @@ class DestinationDocument(Model):
     spec: DestinationSpec
 
 
+class RateLimitDocument(Model):
+    """A RateLimit: how many requests the instances of a service let through."""
+
+    api_version: Literal["busmesh/v1"] = Field(alias="apiVersion")
+    kind: Literal["RateLimit"]
+    metadata: Metadata
+    spec: RateLimitSpec
+
+
 IstioVersion = Literal[
     "networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"
 ]
@@ -102,12 +112,17 @@ class DestinationRuleDocument(Model):
     status: dict[str, Any] = Field({}, description="Written by Kubernetes, without meaning here.")
 
 
-AnyDocument = RouteDocument | DestinationDocument | VirtualServiceDocument | DestinationRuleDocument
+AnyDocument = (
+    RouteDocument | DestinationDocument | RateLimitDocument | VirtualServiceDocument | DestinationRuleDocument
+)
+#: What documents of each kind say, once they are read.
+Spec = RouteSpec | DestinationSpec | RateLimitSpec
 
 #: The kind as written -> (the versions it may have, its model, its kind in a key).
 KINDS: dict[str, tuple[tuple[str, ...], type[AnyDocument], Kind]] = {
     "Route": ((NATIVE,), RouteDocument, "Route"),
     "Destination": ((NATIVE,), DestinationDocument, "Destination"),
+    "RateLimit": ((NATIVE,), RateLimitDocument, "RateLimit"),
     "VirtualService": (ISTIO, VirtualServiceDocument, "Route"),
     "DestinationRule": (ISTIO, DestinationRuleDocument, "Destination"),
 }
@@ -149,7 +164,7 @@ class Document:
 
     Attributes:
         plain: as published.
-        spec: what it says; ``RouteSpec`` for the kind Route, ``DestinationSpec`` for Destination.
+        spec: what it says, read from that.
         text: ``plain`` as canonical JSON; two documents are equal when this is.
         source: where it was read, for findings.
     """
@@ -157,7 +172,7 @@ class Document:
     key: DocumentKey
     text: str
     plain: Plain = field(compare=False, repr=False)
-    spec: RouteSpec | DestinationSpec = field(compare=False, repr=False)
+    spec: Spec = field(compare=False, repr=False)
     source: YamlDocument = field(compare=False, repr=False)
 
     @classmethod

@@ -153,7 +153,12 @@ def _header_name(text: str) -> str:
     return text
 
 
-def _matched_header(text: str) -> str:
+def matched_header(text: str) -> str:
+    """Return ``text`` if a header of this name can be looked at.
+
+    Raises:
+        PydanticCustomError: it is none, or what HTTP/1.1 keeps elsewhere.
+    """
     _header_name(text)
     if instead := _NOT_HEADERS.get(text.lower()):
         raise refused("BM1209", f"{text!r} is not matched among headers", f"use the field {instead}")
@@ -188,7 +193,7 @@ Duration = Annotated[
 LongDuration = Annotated[
     str, AfterValidator(_long_duration), Field(json_schema_extra={"pattern": f"^{_DURATION.pattern}$"})
 ]
-MatchedHeader = Annotated[str, AfterValidator(_matched_header)]
+MatchedHeader = Annotated[str, AfterValidator(matched_header)]
 WrittenHeader = Annotated[str, AfterValidator(_written_header)]
 HeaderValue = Annotated[str, AfterValidator(_header_value)]
 

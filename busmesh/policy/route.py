@@ -36,14 +36,13 @@ from busmesh.policy.retries import HttpRetries, Retries
 from busmesh.yamlfile import Path
 
 
-class HttpMatch(Model):
-    """Conditions that must all hold. Several entries: one of them must."""
+class RequestMatch(Model):
+    """Conditions on a request itself."""
 
     name: DisplayName | None = None
     uri: PathMatch | None = Field(None, description="The path, without the query, not percent-decoded.")
     ignore_uri_case: bool = Field(False, alias="ignoreUriCase", description="For exact and prefix of uri.")
     method: ValueMatch | None = None
-    scheme: ValueMatch | None = Field(None, description="Inside the mesh every request is http.")
     authority: ValueMatch | None = Field(None, description="The Host header, with its port if it has one.")
     headers: dict[MatchedHeader, StringMatch] = Field({}, description="Names in any case; {}: is present.")
     without_headers: dict[MatchedHeader, StringMatch] = Field(
@@ -52,6 +51,12 @@ class HttpMatch(Model):
     query_params: dict[str, StringMatch] = Field(
         {}, alias="queryParams", description="The first parameter of each name, not percent-decoded."
     )
+
+
+class HttpMatch(RequestMatch):
+    """Conditions that must all hold. Several entries: one of them must."""
+
+    scheme: ValueMatch | None = Field(None, description="Inside the mesh every request is http.")
     source_labels: dict[str, str] = Field(
         {}, alias="sourceLabels", description="Labels that the calling instance carries."
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 
 from busmesh.decide.balance import DEFAULT_BALANCER, BalancerSpec
+from busmesh.decide.limit import Limit
 from busmesh.decide.route import Rule, ServicePolicy, Target
 from busmesh.decide.split import Split
 from busmesh.decide.traffic import DEFAULT_TRAFFIC, Traffic
@@ -25,6 +26,7 @@ class Snapshot:
     Attributes:
         number: of the revision.
         digest: of the policy set.
+        limits: on what this instance is asked, in the order of the document.
     """
 
     def __init__(
@@ -35,10 +37,12 @@ class Snapshot:
         subsets: Mapping[tuple[ServiceName, str], Mapping[str, str]],
         balancers: Mapping[tuple[ServiceName, str | None], BalancerSpec],
         traffic: Mapping[tuple[ServiceName, str | None], Traffic] | None = None,
+        limits: tuple[Limit, ...] = (),
     ) -> None:
         """The last three are what Destinations declare; subset None is the whole service."""
         self.number = number
         self.digest = digest
+        self.limits = limits
         self._policies = policies
         self._subsets = subsets
         self._balancers = balancers
@@ -104,5 +108,5 @@ class Snapshot:
     def __repr__(self) -> str:
         return (
             f"<Snapshot number={self.number} digest={self.digest[:12]} services={len(self._policies)}"
-            f" subsets={len(self._subsets)} defaults={len(self._defaults)}>"
+            f" subsets={len(self._subsets)} limits={len(self.limits)} defaults={len(self._defaults)}>"
         )

@@ -15,11 +15,12 @@ from busmesh.policy.faults import Abort, Delay
 from busmesh.policy.fields import Model
 from busmesh.policy.loadbalancer import LoadBalancer
 from busmesh.policy.outliers import Outliers
+from busmesh.policy.ratelimit import LimitMatch
 from busmesh.policy.resilience import HttpSettings, TcpSettings
 from busmesh.policy.route import (
     DestinationRef,
-    HttpMatch,
     HttpRule,
+    RequestMatch,
     RouteMatch,
     RouteSpec,
     VirtualServiceSpec,
@@ -46,7 +47,7 @@ NOT_YET: Mapping[type[Model], Mapping[str, tuple[str, str]]] = {
         "tls": ("BM1310", ""),
         "exportTo": ("BM1312", _EVERYWHERE),
     },
-    HttpMatch: {
+    RequestMatch: {
         "port": ("BM1315", _ONE_ADDRESS),
         "statPrefix": ("BM1316", "use name"),
     },
@@ -54,6 +55,10 @@ NOT_YET: Mapping[type[Model], Mapping[str, tuple[str, str]]] = {
     Abort: {
         "grpcStatus": ("BM1362", "use httpStatus"),
         "http2Error": ("BM1363", "use httpStatus"),
+    },
+    LimitMatch: {
+        "sourceLabels": ("BM1358", "who receives knows the service that calls: use caller"),
+        "scheme": ("BM1313", "inside the mesh every request is http: remove it"),
     },
     RouteMatch: {"gateways": ("BM1311", "a Route holds inside the mesh: remove it")},
     DestinationRef: {"port": ("BM1315", _ONE_ADDRESS)},
@@ -85,7 +90,6 @@ NOT_YET: Mapping[type[Model], Mapping[str, tuple[str, str]]] = {
 #: (apiVersion's group, kind) -> code.
 KINDS_NOT_YET: Mapping[tuple[str, str], str] = {
     ("busmesh", "Authorization"): "BM1350",
-    ("busmesh", "RateLimit"): "BM1351",
     ("busmesh", "Telemetry"): "BM1352",
     ("busmesh", "Rollout"): "BM1353",
     ("security.istio.io", "AuthorizationPolicy"): "BM1350",

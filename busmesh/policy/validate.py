@@ -12,6 +12,7 @@ from busmesh.names import ServiceName
 from busmesh.policy.check import check_document
 from busmesh.policy.destination import DestinationSpec
 from busmesh.policy.documents import Document, DocumentKey
+from busmesh.policy.ratelimit import RateLimitSpec
 from busmesh.policy.revision import PolicySet
 from busmesh.policy.route import RouteSpec
 from busmesh.yamlfile import Finding, Path, nearest
@@ -68,7 +69,7 @@ def claims(document: Document) -> Iterator[tuple[ServiceName, Path]]:
         case RouteSpec(hosts=hosts):
             for index, host in enumerate(hosts):
                 yield document.service(host), ("spec", "hosts", index)
-        case DestinationSpec(host=host):
+        case DestinationSpec(host=host) | RateLimitSpec(host=host):
             yield document.service(host), ("spec", "host")
 
 
@@ -127,21 +128,27 @@ def _dangling(
 
 
 def _unserved(document: Document, live: Live) -> Iterator[Finding]:
-    """Yield a doubt for each service that a Route sends to and nobody serves, a typing error most likely."""
-    if not live or not isinstance(document.spec, RouteSpec):
-        return
+    """Yield a doubt for each service that is meant and nobody serves, a typing error most likely."""
     told = set(live)
-    for number, rule in enumerate(document.spec.http):
-        for path, destination in rule.destinations():
-            service = document.service(destination.host)
-            if service in told:
-                continue
-            told.add(service)
-            guess = nearest(str(service), map(str, live))
-            hint = f"did you mean {guess}?" if guess else "right only if it is still to come"
-            message = f"nobody serves {service} now"
-            whole = ("spec", "http", number, *path, "host")
-            yield document.finding("BM2109", message, whole, level="warning", hint=hint)
+    for service, path in _meant(document) if live else ():
+        if service in told:
+            continue
+        told.add(service)
+        guess = nearest(str(service), map(str, live))
+        hint = f"did you mean {guess}?" if guess else "right only if it is still to come"
+        message = f"nobody serves {service} now"
+        yield document.finding("BM2109", message, path, level="warning", hint=hint)
+
+
+def _meant(document: Document) -> Iterator[tuple[ServiceName, Path]]:
+    """Yield each service that a Route sends to or a RateLimit is about, and where it says so."""
+    match document.spec:
+        case RouteSpec(http=rules):
+            for number, rule in enumerate(rules):
+                for path, destination in rule.destinations():
+                    yield document.service(destination.host), ("spec", "http", number, *path, "host")
+        case RateLimitSpec(host=host):
+            yield document.service(host), ("spec", "host")
 
 
 def _left_dangling(

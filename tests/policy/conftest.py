@@ -23,6 +23,11 @@ def destination_text(name: str = "orders", subsets: str = "[]", host: str = "") 
     return f"{head}spec:\n  host: {host or name}\n  subsets: {subsets}\n"
 
 
+def limits_text(name: str = "orders", limits: str = "[{requests: 100}]", host: str = "") -> str:
+    head = f"apiVersion: busmesh/v1\nkind: RateLimit\nmetadata: {{name: {name}}}\n"
+    return f"{head}spec:\n  host: {host or name}\n  limits: {limits}\n"
+
+
 @pytest.fixture
 def documents() -> Callable[..., list[Document]]:
     """Read documents from texts: ``documents(text, ...)``."""
@@ -46,6 +51,17 @@ def destination(documents: Callable[..., list[Document]]) -> Callable[..., Docum
 
     def make(*args: str, **options: Any) -> Document:
         (document,) = documents(destination_text(*args, **options))
+        return document
+
+    return make
+
+
+@pytest.fixture
+def rate_limit(documents: Callable[..., list[Document]]) -> Callable[..., Document]:
+    """Make a RateLimit: ``rate_limit(name, limits=, host=)``."""
+
+    def make(*args: str, **options: str) -> Document:
+        (document,) = documents(limits_text(*args, **options))
         return document
 
     return make

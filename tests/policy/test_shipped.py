@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +24,11 @@ from busmesh.decide.headers import HeaderOps
 from busmesh.decide.limits import Admission, Limits
 from busmesh.decide.origin import Origin
 from busmesh.decide.outlier import Detector
+from busmesh.decide.ratelimit import RateLimiter
 from busmesh.decide.request import Headers, RequestHead
 from busmesh.decide.retry import Outcome
 from busmesh.decide.route import Rule, choose_rule
+from busmesh.decide.sharing import Sharing
 from busmesh.decide.sticky import StickySession
 from busmesh.names import ServiceName
 from busmesh.policy.compile import Caller, compile_set
@@ -384,6 +387,27 @@ def test_resilience_of_a_subset_replaces_block_by_block() -> None:
     assert whole.outlier_detection is not None
     assert whole.outlier_detection.shared == EvidencePolicy()
     assert whole.limits == Limits(200, 50)
+
+
+def test_rate_limits() -> None:
+    limits = RateLimiter(Sharing(born=1, now=-10.0))
+    limits.apply(snapshot_of("rate-limits.yaml", caller="payments").limits, 0.0)
+
+    def refused(
+        caller: str, count: int, method: bytes = b"GET", target: bytes = b"/charge/7"
+    ) -> Counter[str]:
+        head = RequestHead(method, target, [(b"X-Customer", b"anna")])
+        verdicts = [limits.check(ServiceName(caller), head, 1.0) for _ in range(count)]
+        return Counter(verdict.limit for verdict in verdicts if not verdict.allowed)
+
+    assert refused("orders", 60, b"POST") == {"charges": 10}
+    assert refused("orders", 60) == {"callers": 10}
+    assert refused("orders", 1, b"POST", b"/refunds") == {"callers": 1}
+    assert refused("batch", 25) == {"callers": 5}
+    assert limits.check(ServiceName("batch"), RequestHead(b"GET", b"/", []), 1.0).wait == pytest.approx(0.1)
+    counted = limits.statistics()["customers"]
+    assert (counted["allowed"], counted["refused"]) == (10 + 10, 100)
+    assert snapshot_of("rate-limits.yaml", caller="web").limits == ()
 
 
 def test_no_file_is_without_a_test_of_its_own() -> None:
