@@ -193,6 +193,14 @@ class Subjects:
     def members(self, service: ServiceName) -> str:
         return f"{self.root}.member.{service.namespace}.{service.name}.*"
 
+    def limits(self, service: ServiceName) -> str:
+        """Where the instances of a service tell each other of the limits that they share."""
+        return f"{self.root}.limits.{service.namespace}.{service.name}"
+
+    def evidence(self, service: ServiceName) -> str:
+        """Where the callers of a service tell each other what they see of its instances."""
+        return f"{self.root}.evidence.{service.namespace}.{service.name}"
+
     def who(self, service: ServiceName) -> str:
         return f"{self.root}.who.{service.namespace}.{service.name}"
 

@@ -14,11 +14,13 @@ from random import Random
 from secrets import randbits
 
 from busmesh.actors.supervisor import Supervisor
-from busmesh.agent import memory
+from busmesh.agent import limits, memory
 from busmesh.agent.admin import Admin
 from busmesh.agent.definition import AgentDefinition, split_address
+from busmesh.agent.evidence import SharedEvidence
 from busmesh.agent.health import HealthChecker, Unreachable
 from busmesh.agent.identity import Renewals, obtain_identity
+from busmesh.agent.limits import LimitSharing
 from busmesh.agent.members import BusBack, Members
 from busmesh.agent.observer import Observer
 from busmesh.agent.pages import pages_of
@@ -32,6 +34,9 @@ from busmesh.bus.address import SubjectAddress
 from busmesh.bus.bus import Bus
 from busmesh.bus.policylog import PolicyLog
 from busmesh.decide.origin import Origin
+from busmesh.decide.ratelimit import RateLimiter
+from busmesh.decide.records import Change
+from busmesh.decide.sharing import Sharing
 from busmesh.errors import BusmeshError, UsageError
 from busmesh.identity.jointoken import JoinToken
 from busmesh.identity.signed import seal_signed
@@ -44,6 +49,7 @@ from busmesh.policy.compile import Caller
 from busmesh.policy.fields import seconds
 from busmesh.policy.snapshot import Snapshot
 from busmesh.relay.application import Application, PoolLimits
+from busmesh.relay.destination import Destination
 from busmesh.relay.handshakes import Acceptor, Sessions, open_session
 from busmesh.relay.inbound import Inbound
 from busmesh.relay.listener import Listener
@@ -161,6 +167,12 @@ class Agent:
         self.members = Members(bus, subjects, identity, self.upstreams, self.instance, bus.inbox)
         self.sessions = self.members.sessions = Sessions(self._open_session, self.members.opened)
         self.members.on_revision = self._on_revision
+        now = time.monotonic()
+        sharing = Sharing(born=self.registrar.announcement.incarnation, now=now)
+        self.limiter = RateLimiter(sharing)
+        self.limits = LimitSharing(bus, subjects, identity, self.id, sharing, self.limiter)
+        self.evidence = SharedEvidence(bus, subjects, identity, self.id, self.upstreams)
+        self.upstreams.on_ejection = self._on_ejection
         self.policies = Policies(
             bus=bus,
             policy_log=PolicyLog(bus, subjects),
@@ -212,6 +224,7 @@ class Agent:
                 me=self.id,
                 application=self.application,
                 observer=observer,
+                limiter=self.limiter,
                 max_active=limits.max_requests + limits.max_pending,
             )
             self.inbound.closed_because = "its application has not been checked yet"
@@ -241,6 +254,8 @@ class Agent:
             self.renewals,
             self.rekeying,
             self.telemetry,
+            self.limits,
+            self.evidence,
         ):
             self.supervisor.start(actor)
         if self.health is not None:
@@ -288,6 +303,7 @@ class Agent:
             self.members.mailbox.tell(BusBack())
             self.policies.mailbox.tell(Synchronise())
             self.registrar.mailbox.tell(Renewed())
+            self.limits.mailbox.tell(limits.BusBack())
             self._event("bus.connected", "the bus is connected again")
         else:
             self._event("bus.lost", "the connection to the bus was lost")
@@ -302,6 +318,7 @@ class Agent:
     def _apply(self, snapshot: Snapshot) -> None:
         """Route by a new snapshot, and follow what it may send requests to, before the first one comes."""
         self.outbound.use(snapshot)
+        self.limiter.apply(snapshot.limits, time.monotonic())
         for service in self.upstreams.services():
             for referenced in snapshot.referenced(service):
                 self.upstreams.upstream(referenced)
@@ -325,6 +342,19 @@ class Agent:
     def _seal_acknowledgement(self, ack: Acknowledgement) -> bytes:
         body = acknowledgement.encode(ack)
         return seal_signed(self.identity.svid, acknowledgement.PURPOSE, body, time.time())
+
+    def _on_ejection(self, destination: Destination, change: Change) -> None:
+        """Tell of an instance that leaves the rotation or returns, or would have."""
+        message = f"{change.instance} of {destination.target}: {change.action.value}, {change.cause.value}"
+        self._event(
+            f"outlier.{change.action.name.lower()}",
+            message,
+            {
+                "instance": change.instance,
+                "destination": destination.target.key,
+                "cause": change.cause.value,
+            },
+        )
 
     def _health_changed(self, healthy: bool) -> None:
         if self.inbound is not None and not self.draining:

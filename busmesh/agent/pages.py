@@ -89,12 +89,18 @@ def _members(agent: Agent) -> Reply:
 
 
 def _breakers(agent: Agent) -> Reply:
-    """Which instances get requests; breakers proper are not among the policies yet."""
+    """Which instances get requests, and what each destination holds against whom."""
     return as_json(
-        [
-            {"service": str(endpoint.service), "instance": endpoint.instance, "state": endpoint.state}
-            for endpoint in agent.upstreams.endpoints()
-        ]
+        {
+            "endpoints": [
+                {"service": str(endpoint.service), "instance": endpoint.instance, "state": endpoint.state}
+                for endpoint in agent.upstreams.endpoints()
+            ],
+            "destinations": [destination.view() for destination in agent.upstreams.destinations()],
+            "limits": agent.limiter.statistics(),
+            "sharing": agent.limits.statistics(),
+            "evidence": agent.evidence.statistics(),
+        }
     )
 
 

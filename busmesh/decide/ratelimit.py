@@ -105,6 +105,11 @@ class RateLimiter:
             self._sharing.begin(now)
 
     @property
+    def idle(self) -> bool:
+        """Whether there is no limit at all."""
+        return not self._tables
+
+    @property
     def shared(self) -> bool:
         """Whether a limit is for the whole mesh, so that others must be told and heard."""
         return any(table.limit.scope == "mesh" for table in self._tables)

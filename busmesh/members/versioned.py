@@ -13,6 +13,18 @@ from busmesh.errors import RemoteProtocolError
 M = TypeVar("M", bound=BaseModel)
 
 
+def unpacked(body: bytes, what: str) -> object:
+    """Decode a body that anybody may have written, and that is not too large.
+
+    Raises:
+        RemoteProtocolError: it is no msgpack.
+    """
+    try:
+        return msgpack.unpackb(body)
+    except (ValueError, msgpack.UnpackException, RecursionError):
+        raise RemoteProtocolError(f"{what} that cannot be read") from None
+
+
 @dataclass(frozen=True, slots=True)
 class Codec(Generic[M]):
     """Writes and reads one kind of message.

@@ -24,6 +24,7 @@ class Answer:
         message: what happened and, where there is one, what to do.
         service: the service that was called, if known.
         instance: the instance that was tried last, if any.
+        retry_after: seconds after which it may be asked again; of a 503 at least 1 is said.
     """
 
     status: int
@@ -32,11 +33,12 @@ class Answer:
     message: str
     service: str = ""
     instance: str = ""
+    retry_after: int = 0
 
     def headers(self) -> bytes:
         lines = f"content-type: application/json\r\n{FLAGS_HEADER}: {self.flags}\r\n"
-        if self.status == 503:
-            lines += "retry-after: 1\r\n"
+        if self.status == 503 or self.retry_after:
+            lines += f"retry-after: {self.retry_after or 1}\r\n"
         return date_line() + lines.encode()
 
     def body(self) -> bytes:

@@ -218,5 +218,18 @@ class Destination:
                 held[instance] = f"breaker {breaker.state.value}"
         return held
 
+    def view(self) -> dict[str, object]:
+        """Return limits, breakers, budget and ejections as they are, for people and tools."""
+        guard, admission = self.guard, self.admission
+        return {
+            "destination": self.target.key,
+            "active": admission.active,
+            "pending": admission.pending,
+            "overflows": admission.overflows,
+            "retries_refused": guard.budget.overflows + guard.allowance.overflows,
+            "breaker": guard.breaker.state.value if guard.breaker is not None else None,
+            "held": self.states(),
+        }
+
     def __repr__(self) -> str:
         return f"<Destination {self.target.key} {self.guard!r}>"

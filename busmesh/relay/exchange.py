@@ -42,6 +42,7 @@ class Exchange:
         "moved",
         "patience_ends",
         "request",
+        "retry_after",
         "rule",
         "said",
         "sent_at",
@@ -96,6 +97,8 @@ class Exchange:
         self.doubt: tuple[float, str, str] | None = None
         #: The instance itself said that it works on this try.
         self.vouched = False
+        #: What an instance said of when to ask again.
+        self.retry_after = 0
         self.sent_at = 0.0
         self.traceparent = b""
         #: The body that is sent while it comes, and the response that comes in parts.

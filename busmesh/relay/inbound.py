@@ -15,6 +15,8 @@ from functools import partial
 
 from busmesh.bus.bus import Bus
 from busmesh.bus.messages import is_no_responders
+from busmesh.decide.ratelimit import RateLimiter, retry_after
+from busmesh.decide.request import RequestHead
 from busmesh.errors import RemoteProtocolError
 from busmesh.names import SpiffeId, Subjects
 from busmesh.relay.application import Application, render_opening, render_request
@@ -63,6 +65,7 @@ class Inbound:
         me: this instance's identity.
         application: where requests go.
         observer: telemetry.
+        limiter: rate limits of this instance's service.
         max_active: requests at work at once.
     """
 
@@ -74,6 +77,7 @@ class Inbound:
         me: SpiffeId,
         application: Application,
         observer: Observer,
+        limiter: RateLimiter | None = None,
         max_active: int = MAX_ACTIVE,
     ) -> None:
         self._bus = bus
@@ -81,6 +85,7 @@ class Inbound:
         self._me = me
         self._application = application
         self._observer = observer
+        self._limiter = limiter
         self._max_active = max_active
         self._peers: OrderedDict[int, Peer] = OrderedDict()
         #: What awaits a response, and what has one that is still on its way, by session and stream.
@@ -201,6 +206,9 @@ class Inbound:
             self.bad_frames += 1
             return
         now = peer.heard = time.monotonic()
+        limiter = self._limiter
+        if not (limiter is None or limiter.idle or self._within_limits(limiter, peer, stream, request, now)):
+            return
         work = Work(self, peer, stream, request, opening, deadline=now + left, started=now)
         if opening is not None:
             self._open(work, opening)
@@ -222,6 +230,22 @@ class Inbound:
         self._ticker.wake()
         if opening is not None and work.upload is not None and request.body:
             work.upload.placed()
+
+    def _within_limits(
+        self, limiter: RateLimiter, peer: Peer, stream: int, request: WireRequest, now: float
+    ) -> bool:
+        """Ask the rate limits; a caller over one hears so, and when to ask again."""
+        service = peer.session.peer.service
+        if service is None:
+            return True
+        head = RequestHead.from_block(request.method, request.target, request.headers)
+        verdict = limiter.check(service, head, now)
+        if verdict.allowed:
+            return True
+        message = f"{service} is over the limit {verdict.limit} of {self._me.service}"
+        wait = retry_after(verdict.wait)
+        self._refuse(peer, stream, Refusal(False, 429, "RL", "rate_limited", message, wait))
+        return False
 
     def _open(self, work: Work, opening: Opening) -> None:
         """Prepare for a body that follows.

@@ -386,7 +386,8 @@ class Outbound:
 
     def _give_up(self, exchange: Exchange, status: int, flags: str, code: str, message: str) -> None:
         """Answer in the mesh's own name."""
-        answer = Answer(status, flags, code, message, str(exchange.service), exchange.instance)
+        wait = exchange.retry_after
+        answer = Answer(status, flags, code, message, str(exchange.service), exchange.instance, wait)
         self.answer(exchange, answer)
 
     def answer(self, exchange: Exchange, answer: Answer) -> None:

@@ -250,6 +250,7 @@ class Tries:
             refusal = decode_refusal(plaintext)
             del self.sent[exchange.stream]
             outcome = outcome_of_refusal(refusal.processed, refusal.flags)
+            exchange.retry_after = refusal.retry_after
             self._caller.failed(
                 exchange, outcome, refusal.status, refusal.flags, refusal.code, refusal.message
             )

@@ -25,8 +25,8 @@ _NOT_DECLARED = (1 << 64) - 1
 FINAL = range(200, 600)
 INTERIM = range(100, 104)
 SWITCHING = range(101, 102)
-#: processed or not, status, sizes of flags and code.
-_REFUSAL = struct.Struct("!BHBB")
+#: processed or not, status, seconds until another try makes sense, sizes of flags and code.
+_REFUSAL = struct.Struct("!BHHBB")
 
 #: What listener and application may send, 64 KiB, and room for what agents and policies add.
 MAX_HEADER_BLOCK = 80 * 1024
@@ -103,6 +103,7 @@ class Refusal(NamedTuple):
         processed: False if the application certainly never saw the request.
         flags: the response flags, as Envoy writes them.
         code: a short error code; the message explains it.
+        retry_after: seconds after which it may be asked again; 0 if nobody knows.
     """
 
     processed: bool
@@ -110,6 +111,7 @@ class Refusal(NamedTuple):
     flags: str
     code: str
     message: str
+    retry_after: int = 0
 
 
 def check_headers(block: bytes) -> None:
@@ -198,7 +200,8 @@ def decode_response(data: bytes, statuses: range = FINAL) -> WireResponse:
 
 def encode_refusal(refusal: Refusal) -> bytes:
     flags, code = refusal.flags.encode(), refusal.code.encode()
-    head = _REFUSAL.pack(refusal.processed, refusal.status, len(flags), len(code))
+    wait = min(refusal.retry_after, 0xFFFF)
+    head = _REFUSAL.pack(refusal.processed, refusal.status, wait, len(flags), len(code))
     return b"%b%b%b%b" % (head, flags, code, refusal.message.encode())
 
 
@@ -213,7 +216,7 @@ def decode_refusal(data: bytes) -> Refusal:
         RemoteProtocolError: sizes or texts that no agent writes.
     """
     try:
-        processed, status, flags_size, code_size = _REFUSAL.unpack_from(data)
+        processed, status, retry_after, flags_size, code_size = _REFUSAL.unpack_from(data)
         flags_end = _REFUSAL.size + flags_size
         code_end = flags_end + code_size
         flags, code = (
@@ -227,4 +230,4 @@ def decode_refusal(data: bytes) -> Refusal:
         raise RemoteProtocolError("a refusal whose fields do not fit")
     if not (_FLAGS.fullmatch(flags) and _CODE.fullmatch(code)):
         raise RemoteProtocolError("a refusal that no agent writes")
-    return Refusal(bool(processed), status, flags, code, message)
+    return Refusal(bool(processed), status, flags, code, message, retry_after)

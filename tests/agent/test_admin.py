@@ -234,9 +234,9 @@ def test_the_pages_of_an_agent(mesh: Mesh, echo_app: EchoApp, tmp_path: Path) ->
     assert members["endpoints"][0]["state"] == "usable"
     assert members["statistics"]["outbound"]["active"] == 0
     assert page(orders, "/policies").json["revision"] == 0
-    assert page(caller, "/breakers").json == [
-        {"service": "orders", "instance": "orders-0", "state": "usable"}
-    ]
+    breakers = page(caller, "/breakers").json
+    assert breakers["endpoints"] == [{"service": "orders", "instance": "orders-0", "state": "usable"}]
+    assert [(d["destination"], d["held"]) for d in breakers["destinations"]] == [("orders.default", {})]
     certificate = page(orders, "/certs").json
     assert certificate["id"] == "spiffe://local/ns/default/svc/orders/i/orders-0"
     assert certificate["seconds_left"] > 60
