@@ -225,6 +225,7 @@ class Agent:
                 application=self.application,
                 observer=observer,
                 limiter=self.limiter,
+                contexts=self.outbound.contexts,
                 max_active=limits.max_requests + limits.max_pending,
             )
             self.inbound.closed_because = "its application has not been checked yet"

@@ -62,7 +62,7 @@ class Actions:
     def _let_go(self, exchange: Exchange) -> None:
         """Go on with a request that was not delayed, or long enough; its time begins here, as in Envoy."""
         rule, request = exchange.rule, exchange.request
-        exchange.deadline = exchange.ends = time.monotonic() + exchange.allowed
+        exchange.deadline = exchange.ends = exchange.not_after(time.monotonic() + exchange.allowed)
         status = rule.fault.abort(self._rng) if rule.fault is not None else 0
         if status:
             message = f"the route {rule.name} aborts some requests on purpose"

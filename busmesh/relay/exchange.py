@@ -8,6 +8,7 @@ from busmesh.decide.budget import Budget
 from busmesh.decide.limits import Admission
 from busmesh.decide.route import Rule, Target
 from busmesh.names import ServiceName
+from busmesh.relay.contexts import Context
 from busmesh.relay.destination import Destination, Grants
 from busmesh.relay.flow import Receiver
 from busmesh.relay.request import Incoming
@@ -29,6 +30,7 @@ class Exchange:
         "asked",
         "asked_at",
         "budget",
+        "context",
         "counter",
         "deadline",
         "destination",
@@ -97,6 +99,8 @@ class Exchange:
         self.doubt: tuple[float, str, str] | None = None
         #: The instance itself said that it works on this try.
         self.vouched = False
+        #: The request at work beside this agent for which this one is made, if it says so.
+        self.context: Context | None = None
         #: What an instance said of when to ask again.
         self.retry_after = 0
         self.sent_at = 0.0
@@ -157,6 +161,20 @@ class Exchange:
     def allowed(self) -> float:
         """Seconds that were granted."""
         return self.rule.timeout or DEFAULT_TIMEOUT_S
+
+    def within(self, context: Context) -> None:
+        """Belong to a request at work here: no more time than is left for that one."""
+        self.context = context
+        self.deadline = self.ends = min(self.deadline, context.deadline)
+
+    def not_after(self, deadline: float) -> float:
+        """Return ``deadline``, or what the request that this one is made for leaves of it."""
+        return deadline if self.context is None else min(deadline, self.context.deadline)
+
+    def spent(self) -> None:
+        """Note that this failed and was tried again, or may not be: whoever waits behind need not try."""
+        if self.context is not None:
+            self.context.spent = True
 
     @property
     def called(self) -> ServiceName:

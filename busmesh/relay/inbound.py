@@ -21,6 +21,7 @@ from busmesh.errors import RemoteProtocolError
 from busmesh.names import SpiffeId, Subjects
 from busmesh.relay.application import Application, render_opening, render_request
 from busmesh.relay.call import AppFailure, AppResponse, Call
+from busmesh.relay.contexts import Contexts
 from busmesh.relay.flow import STREAM_IDLE_S, STREAM_TICK_S, Gate, Receiver, Windows
 from busmesh.relay.replies import answerable
 from busmesh.relay.tally import Tally
@@ -45,6 +46,9 @@ SILENT_S = 5.0
 #: is not gone.
 GONE_S = 2.0
 
+#: Where a header block for the application has its trace context: at the very beginning.
+TRACEPARENT = slice(len(b"traceparent: "), len(b"traceparent: ") + 55)
+
 _OF_A_STREAM = frozenset((Kind.DATA, Kind.CREDIT, Kind.END, Kind.RESET))
 
 #: What an application's failure means to the caller: DPE stands for what would end the same elsewhere.
@@ -66,6 +70,7 @@ class Inbound:
         application: where requests go.
         observer: telemetry.
         limiter: rate limits of this instance's service.
+        contexts: where the calls of the application find the requests that they are made for.
         max_active: requests at work at once.
     """
 
@@ -78,6 +83,7 @@ class Inbound:
         application: Application,
         observer: Observer,
         limiter: RateLimiter | None = None,
+        contexts: Contexts | None = None,
         max_active: int = MAX_ACTIVE,
     ) -> None:
         self._bus = bus
@@ -86,6 +92,7 @@ class Inbound:
         self._application = application
         self._observer = observer
         self._limiter = limiter
+        self._contexts = contexts if contexts is not None else Contexts()
         self._max_active = max_active
         self._peers: OrderedDict[int, Peer] = OrderedDict()
         #: What awaits a response, and what has one that is still on its way, by session and stream.
@@ -214,6 +221,7 @@ class Inbound:
             self._open(work, opening)
         self._work[key] = work
         block = self._observer.begin_inbound(work)
+        work.context = self._contexts.begin(block[TRACEPARENT], work.deadline, request.attempt)
         if opening is None:
             message_bytes = render_request(request.method, request.target, block, request.body)
         else:
@@ -275,7 +283,7 @@ class Inbound:
             self._end(work, Refusal(result.processed, status, flags, result.code, message))
             return
         plaintext = encode_response(
-            result.status, result.reason, result.headers, result.body, result.declared
+            result.status, result.reason, result.headers, result.body, result.declared, work.spent
         )
         if len(plaintext) + OVERHEAD > self._bus.max_payload:
             limit = self._bus.max_payload
@@ -286,14 +294,20 @@ class Inbound:
         work.status = result.status
         if work.upload is not None:
             work.stop()
-        self._observer.end_inbound(work, len(result.body))
+        self._ended(work, len(result.body))
+
+    def _ended(self, work: Work, size: int) -> None:
+        """A request is over: forget it, and let telemetry hear of it."""
+        if work.context is not None:
+            self._contexts.end(work.context)
+        self._observer.end_inbound(work, size)
 
     def _end(self, work: Work, refusal: Refusal) -> None:
         """End what has no response yet, in this agent's name."""
         self._refuse(work.peer, work.stream, refusal)
         work.status, work.flags = refusal.status, refusal.flags
         work.stop()
-        self._observer.end_inbound(work, 0)
+        self._ended(work, 0)
 
     def _refuse(self, peer: Peer, stream: int, refusal: Refusal) -> None:
         self.refused += 1
@@ -335,7 +349,7 @@ class Inbound:
         """Forget a request whose response had begun."""
         if self._streams.pop(work.key, None) is not None:
             work.stop()
-            self._observer.end_inbound(work, work.download.size if work.download is not None else 0)
+            self._ended(work, work.download.size if work.download is not None else 0)
 
     def _broken(self, work: Work, refusal: Refusal) -> None:
         """Something is wrong with a stream that nothing mends."""
@@ -352,7 +366,7 @@ class Inbound:
         elif self._work.pop(work.key, None) is not None:
             work.status = 499
             work.stop()
-            self._observer.end_inbound(work, 0)
+            self._ended(work, 0)
 
     def on_gone(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
         """Hear that nobody took a part of a response: its caller is gone, or somebody says so."""

@@ -21,6 +21,7 @@ from busmesh.names import ServiceName, service_of_authority
 from busmesh.policy.snapshot import Snapshot
 from busmesh.relay.actions import Actions
 from busmesh.relay.answers import Answer, shown
+from busmesh.relay.contexts import Contexts
 from busmesh.relay.destination import Destination
 from busmesh.relay.exchange import DEFAULT_TIMEOUT_S, Exchange, Observer
 from busmesh.relay.parking import PATIENCE_S, Parking
@@ -54,6 +55,9 @@ class Outbound:
         renew_session: called when an endpoint's session is unknown to it or used up.
         gone: called when the bus said that nobody listens at an endpoint.
         rng: for what is drawn by lot.
+
+    Attributes:
+        contexts: the requests at work beside this agent, if it serves.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Outbound:
         self._snapshot = snapshot
         self._observer = observer
         self._rng = rng
+        self.contexts = Contexts()
         self.tries = Tries(bus, upstreams, self, renew_session=renew_session, gone=gone, rng=rng)
         self.on_reply = self.tries.on_reply
         self._parking = Parking(MAX_WAITING)
@@ -106,6 +111,8 @@ class Outbound:
             return
         exchange = request.exchange = Exchange(request, service, rule, time.monotonic())
         self.active += 1
+        if self.contexts and (context := self.contexts.of(request.traceparent)) is not None:
+            exchange.within(context)
         if rule.plain:
             self.launch(exchange, rule.pick(request.head))
         else:
@@ -153,14 +160,15 @@ class Outbound:
         if request.opening is None or request.complete:
             exchange.upload.end(request.trailers)
         elif exchange.rule.timeout is None and not request.upgrade:
-            exchange.deadline = math.inf  # the time for the response begins when the body has been sent
+            # The time for the response begins when the body has been sent.
+            exchange.deadline = exchange.not_after(math.inf)
 
     def _body_sent(self, exchange: Exchange) -> None:
         now = time.monotonic()
         if exchange.stream in self.tries.begun:
             self.tries.streams.half_ended(exchange)
-        elif exchange.deadline == math.inf:
-            exchange.deadline = now + DEFAULT_TIMEOUT_S
+        elif exchange.rule.timeout is None:
+            exchange.deadline = exchange.not_after(now + DEFAULT_TIMEOUT_S)
         exchange.ends = min(exchange.deadline, now + (exchange.rule.retries.per_try_timeout or math.inf))
 
     def _try(self, exchange: Exchange) -> None:
@@ -175,6 +183,9 @@ class Outbound:
             self._give_up(exchange, 503, "UO", "bus_congested", message)
             return
         now = time.monotonic()
+        if now >= exchange.deadline:
+            self._give_up(exchange, 504, "UT", "timeout", "no time is left for this request")
+            return
         retries = exchange.rule.retries
         tried = exchange.tried if retries.ignore_previous else ()
         if destination.guarded:
@@ -293,8 +304,8 @@ class Outbound:
     def answered(self, exchange: Exchange, response: WireResponse) -> None:
         """Hear that the application answered, in one piece."""
         now = time.monotonic()
-        status, reason, headers, body, declared = response
-        if self.wants_another(exchange, status, headers):
+        status, reason, headers, body, declared, _ = response
+        if self.wants_another(exchange, response):
             message = f"instance {exchange.instance} answered {status}"
             self.failed(exchange, Outcome.UNKNOWN, status, "", "retriable_response", message)
             return
@@ -304,17 +315,20 @@ class Outbound:
         self._observer.end_request(exchange, status, "", len(body))
         self._ended(exchange)
 
-    def wants_another(self, exchange: Exchange, status: int, headers: bytes) -> bool:
+    def wants_another(self, exchange: Exchange, response: WireResponse) -> bool:
         """Say whether another try is to follow this response of the application, which then nobody sees."""
-        retries = exchange.rule.retries
-        if not retries.again_after(status, headers, len(exchange.tried) + 1) or not exchange.repeatable:
-            return False
-        return self._may_repeat(exchange, time.monotonic())
+        status, spent = response.status, response.spent
+        again = exchange.rule.retries.again_after(status, response.headers, len(exchange.tried) + 1)
+        if again and not spent and exchange.repeatable and self._may_repeat(exchange, time.monotonic()):
+            return True
+        if status >= 500 and (again or spent or exchange.tried):
+            exchange.spent()
+        return False
 
     def _may_repeat(self, exchange: Exchange, now: float) -> bool:
         """Ask the retry budget, and take from it."""
-        destination = exchange.destination
-        if now >= exchange.deadline or destination is None:
+        destination, context = exchange.destination, exchange.context
+        if now >= exchange.deadline or destination is None or (context is not None and context.attempt):
             return False
         self._give_back(exchange)
         try:
@@ -352,6 +366,7 @@ class Outbound:
                 and (not alive or outcome is Outcome.NOT_PROCESSED or self._may_repeat(exchange, now))
             )
         if not granted:
+            exchange.spent()
             self._give_up(exchange, status, flags, code, message)
             return
         pause = 0.0 if outcome is Outcome.NOT_PROCESSED or not alive else retries.backoff(tries, self._rng)

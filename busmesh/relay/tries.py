@@ -60,7 +60,7 @@ class Caller(Protocol):
     def answered(self, exchange: Exchange, response: WireResponse) -> None:
         """The application answered, in one piece."""
 
-    def wants_another(self, exchange: Exchange, status: int, headers: bytes) -> bool:
+    def wants_another(self, exchange: Exchange, response: WireResponse) -> bool:
         """A response begins that comes in parts: say whether another try shall be made instead."""
 
     def failed(
@@ -268,7 +268,7 @@ class Tries:
     def _begin_response(self, exchange: Exchange, plaintext: bytes) -> None:
         opening, message = decode_opening(plaintext)
         response = decode_response(message, SWITCHING if opening.upgrade else FINAL)
-        if self._caller.wants_another(exchange, response.status, response.headers):
+        if self._caller.wants_another(exchange, response):
             self.cancel(exchange, "tried_again")
             message_text = f"instance {exchange.instance} answered {response.status}"
             self._caller.failed(

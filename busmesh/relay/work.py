@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from busmesh.errors import RemoteProtocolError
 from busmesh.names import SpiffeId, Subjects
 from busmesh.relay.call import AppFailure, AppResponse, Call
+from busmesh.relay.contexts import Context
 from busmesh.relay.flow import Receiver, Sender
 from busmesh.relay.websocket import GOING_AWAY, FrameCutter
 from busmesh.telemetry.series import RequestMetrics
@@ -72,6 +73,7 @@ class Work:
         "_inbound",
         "_leaving",
         "call",
+        "context",
         "deadline",
         "download",
         "flags",
@@ -108,6 +110,8 @@ class Work:
         self.deadline = deadline
         self.started = self.moved = started
         self.call: Call | None = None
+        #: Where the calls that the application makes for it find it.
+        self.context: Context | None = None
         self.span: Span | None = None
         self.status = 0
         self.flags = ""
@@ -126,6 +130,11 @@ class Work:
     def under_way(self) -> bool:
         """Whether a body is on its way; else the application is at work and takes its time."""
         return self.status != 0 or (self.call is not None and not self.call.finished)
+
+    @property
+    def spent(self) -> bool:
+        """Whether the response's failure comes from further on, where it was tried again already."""
+        return self.context is not None and self.context.spent
 
     def emit(self, kind: Kind, plaintext: bytes) -> None:
         """Send a frame of this stream; the bus says if nobody gets it."""
@@ -178,7 +187,7 @@ class Work:
         if opening.upgrade.lower() == b"websocket":
             self._frames = FrameCutter()
         self._inbound.begun(self)
-        head = encode_response(response.status, response.reason, response.headers, b"", None)
+        head = encode_response(response.status, response.reason, response.headers, b"", None, self.spent)
         self.emit(Kind.RESPONSE_OPENING, encode_opening(opening, head))
         source = self.call.connection if self.call is not None else None
         assert source is not None, "a response comes over a connection"

@@ -19,6 +19,8 @@ _TRACEPARENT = re.compile(
 #: What most requests bring: version 00, lowest bit of the flags not set. One match is all they cost.
 unsampled = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]").fullmatch
 _SAMPLED = 0x01
+#: Where the trace id stands in a header of any version.
+TRACE_ID = slice(3, 35)
 
 
 class TraceParent(NamedTuple):
@@ -49,4 +51,4 @@ def write(trace_id: int, span_id: int, *, sampled: bool) -> bytes:
 
 def trace_id(header: bytes) -> str:
     """Return the trace id of a valid header, as 32 hex digits: for logs and access events."""
-    return header[3:35].decode()
+    return header[TRACE_ID].decode()

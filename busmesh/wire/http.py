@@ -17,8 +17,10 @@ from busmesh.errors import RemoteProtocolError
 #: deadline (ms of the session's clock), flags, attempt, sizes of method, target and header block.
 _REQUEST = struct.Struct("!IBBBHI")
 _UNTIL_THE_END = 1
-#: status, sizes of reason and header block, length that a HEAD or 304 response declares without sending it.
-_RESPONSE = struct.Struct("!HBIQ")
+#: status, flags, sizes of reason and header block, length that a HEAD or 304 response declares without
+#: sending it.
+_RESPONSE = struct.Struct("!HBBIQ")
+_SPENT = 1
 _NOT_DECLARED = (1 << 64) - 1
 #: Statuses of responses that end a request, of those that come before (RFC 9110 section 15.2), and of the one
 #: after which the connection speaks another protocol.
@@ -87,6 +89,7 @@ class WireResponse(NamedTuple):
     """A response as the calling agent reads it from a frame.
 
     ``declared`` is the content-length of a response that has no body for another reason (HEAD, 304).
+    ``spent`` says that the failure comes from further on, where it was tried again already.
     """
 
     status: int
@@ -94,6 +97,7 @@ class WireResponse(NamedTuple):
     headers: bytes
     body: bytes
     declared: int | None
+    spent: bool = False
 
 
 class Refusal(NamedTuple):
@@ -167,11 +171,15 @@ def decode_request(data: bytes) -> WireRequest:
 
 
 def encode_response(
-    status: int, reason: bytes, headers: bytes, body: bytes, declared: int | None = None
+    status: int,
+    reason: bytes,
+    headers: bytes,
+    body: bytes,
+    declared: int | None = None,
+    spent: bool = False,
 ) -> bytes:
-    fields = _RESPONSE.pack(
-        status, len(reason), len(headers), _NOT_DECLARED if declared is None else declared
-    )
+    length = _NOT_DECLARED if declared is None else declared
+    fields = _RESPONSE.pack(status, spent, len(reason), len(headers), length)
     return b"%b%b%b%b" % (fields, reason, headers, body)
 
 
@@ -182,7 +190,7 @@ def decode_response(data: bytes, statuses: range = FINAL) -> WireResponse:
         RemoteProtocolError: sizes that do not fit, or parts that are no HTTP.
     """
     try:
-        status, reason_size, headers_size, declared = _RESPONSE.unpack_from(data)
+        status, flags, reason_size, headers_size, declared = _RESPONSE.unpack_from(data)
     except struct.error:
         raise RemoteProtocolError("a response shorter than its fields") from None
     reason_end = _RESPONSE.size + reason_size
@@ -193,9 +201,8 @@ def decode_response(data: bytes, statuses: range = FINAL) -> WireResponse:
     if _REASON.fullmatch(reason) is None:
         raise RemoteProtocolError("a reason phrase that no agent writes")
     check_headers(headers)
-    return WireResponse(
-        status, reason, headers, data[headers_end:], None if declared == _NOT_DECLARED else declared
-    )
+    length = None if declared == _NOT_DECLARED else declared
+    return WireResponse(status, reason, headers, data[headers_end:], length, bool(flags & _SPENT))
 
 
 def encode_refusal(refusal: Refusal) -> bytes:
