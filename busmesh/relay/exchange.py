@@ -11,6 +11,7 @@ from busmesh.names import ServiceName
 from busmesh.relay.contexts import Context
 from busmesh.relay.destination import Destination, Grants
 from busmesh.relay.flow import Receiver
+from busmesh.relay.racing import Race
 from busmesh.relay.request import Incoming
 from busmesh.relay.upload import Upload
 from busmesh.relay.upstream import Endpoint
@@ -43,6 +44,7 @@ class Exchange:
         "key",
         "moved",
         "patience_ends",
+        "race",
         "request",
         "retry_after",
         "rule",
@@ -101,6 +103,8 @@ class Exchange:
         self.vouched = False
         #: The request at work beside this agent for which this one is made, if it says so.
         self.context: Context | None = None
+        #: Other tries of the same request that run beside it.
+        self.race: Race | None = None
         #: What an instance said of when to ask again.
         self.retry_after = 0
         self.sent_at = 0.0
@@ -161,6 +165,21 @@ class Exchange:
     def allowed(self) -> float:
         """Seconds that were granted."""
         return self.rule.timeout or DEFAULT_TIMEOUT_S
+
+    def copy(self) -> Exchange:
+        """Return an exchange for another try of the same request, beside this one."""
+        made = Exchange(self.request, self.service, self.rule, self.started)
+        made.head, made.target, made.destination = self.head, self.target, self.destination
+        made.said, made.key, made.context, made.race = self.said, self.key, self.context, self.race
+        made.deadline, made.tried, made.trace = self.deadline, list(self.tried), self.trace
+        return made
+
+    def hand_over(self, other: Exchange) -> None:
+        """Let another try of the same request have the client and the place."""
+        self.race = None
+        self.request.exchange = other
+        if self.admission is not None:
+            other.admission, self.admission = self.admission, None
 
     def within(self, context: Context) -> None:
         """Belong to a request at work here: no more time than is left for that one."""

@@ -25,6 +25,7 @@ from busmesh.relay.contexts import Contexts
 from busmesh.relay.destination import Destination
 from busmesh.relay.exchange import DEFAULT_TIMEOUT_S, Exchange, Observer
 from busmesh.relay.parking import PATIENCE_S, Parking
+from busmesh.relay.racing import Race
 from busmesh.relay.request import Incoming
 from busmesh.relay.ticker import Ticker
 from busmesh.relay.tries import Tries, TryFailed
@@ -310,6 +311,8 @@ class Outbound:
             self.failed(exchange, Outcome.UNKNOWN, status, "", "retriable_response", message)
             return
         self._try_over(exchange, status, "", now)
+        if exchange.race is not None:
+            self.begins(exchange)
         exchange.release()
         exchange.request.respond(status, reason, exchange.response_block(headers), body, declared)
         self._observer.end_request(exchange, status, "", len(body))
@@ -356,6 +359,8 @@ class Outbound:
         """
         now = time.monotonic()
         self._try_failed(exchange, status, flags, now)
+        if self._drops_out(exchange):
+            return
         retries, tries = exchange.rule.retries, len(exchange.tried)
         granted = code == "retriable_response"  # asked for already
         if not granted:
@@ -374,6 +379,40 @@ class Outbound:
             self._try(exchange)
         elif now + pause >= exchange.deadline or not self._waiting.wait(exchange, now + pause, self._try):
             self._give_up(exchange, status, flags, code, message)
+
+    # -- tries beside each other -------------------------------------------------------------------
+
+    def hedges(self, exchange: Exchange) -> bool:
+        """Hear that a try has its own time behind it: if the rule hedges, run another one beside it."""
+        retries = exchange.rule.retries
+        if not retries.hedge or exchange.upload is not None:
+            return False
+        exchange.ends = exchange.deadline
+        race = exchange.race = exchange.race or Race(exchange)
+        tries = len(exchange.tried) + len(race.runners)
+        method = exchange.head.method
+        if retries.again(Outcome.UNKNOWN, method, tries, "UT") and self._may_repeat(
+            exchange, time.monotonic()
+        ):
+            self._try(race.join())
+        return True
+
+    def begins(self, exchange: Exchange) -> None:
+        """A try has the response: call off those that run beside it."""
+        race = exchange.race
+        for other in race.win(exchange) if race is not None else ():
+            if self.tries.cancel(other, "answered_elsewhere"):
+                self._try_over(other, 499, "DC", time.monotonic())
+            elif not self._parking.remove(other):
+                self._waiting.remove(other)
+            self._give_back(other)
+
+    def _drops_out(self, exchange: Exchange) -> bool:
+        """Say whether a try failed while others of the same request run, so that nothing follows from it."""
+        if exchange.race is None or not exchange.race.leave(exchange):
+            return False
+        self._give_back(exchange)
+        return True
 
     def over(self, exchange: Exchange, status: int, flags: str, size: int) -> None:
         """Hear that a response in parts has ended, in whatever way."""
@@ -407,6 +446,8 @@ class Outbound:
 
     def answer(self, exchange: Exchange, answer: Answer) -> None:
         """End a request with an answer of the mesh's own."""
+        if self._drops_out(exchange):
+            return
         exchange.release()
         exchange.request.answer(answer)
         self._observer.end_request(exchange, answer.status, answer.flags, 0)
@@ -440,6 +481,7 @@ class Outbound:
         exchange: Exchange | None = request.exchange
         if exchange is None:
             return
+        self.begins(exchange)
         request.exchange = None
         if exchange.stream in self.tries.begun:
             self.tries.streams.break_off(exchange, "DC", "client_gone", "the client is gone")

@@ -63,6 +63,12 @@ class Caller(Protocol):
     def wants_another(self, exchange: Exchange, response: WireResponse) -> bool:
         """A response begins that comes in parts: say whether another try shall be made instead."""
 
+    def begins(self, exchange: Exchange) -> None:
+        """A response begins that comes in parts."""
+
+    def hedges(self, exchange: Exchange) -> bool:
+        """A try has its own time behind it, the request has some left: say whether it goes on."""
+
     def failed(
         self,
         exchange: Exchange,
@@ -135,7 +141,8 @@ class Tries:
         session = endpoint.session
         assert session is not None, "an endpoint without a session is not usable"
         bus, request, upload = self._bus, exchange.request, exchange.upload
-        left = exchange.ends - now
+        # A try that is hedged goes on when its own time is up, and the instance must not end it then.
+        left = (exchange.deadline if exchange.rule.retries.hedge else exchange.ends) - now
         exchange.endpoint, exchange.session, exchange.sent_at = endpoint, session, now
         head = exchange.head
         plaintext = encode_request(
@@ -154,8 +161,8 @@ class Tries:
             plaintext += upload.begin(self.emitter(exchange), bus.max_payload - OVERHEAD - len(plaintext))
         if len(plaintext) + OVERHEAD > bus.max_payload:
             raise TryFailed
-        if left < self._flight.look_after:
-            self._flight.look_after = left
+        if exchange.ends - now < self._flight.look_after:
+            self._flight.look_after = exchange.ends - now
         self._stream = stream = self._stream + 1 & 0x7FFF_FFFF_FFFF_FFFF
         exchange.stream, exchange.counter = stream, session.sent
         frame = session.seal(kind, stream, plaintext)
@@ -275,6 +282,7 @@ class Tries:
                 exchange, Outcome.UNKNOWN, response.status, "", "retriable_response", message_text
             )
             return
+        self._caller.begins(exchange)
         self.streams.begin(exchange, opening, response)
         del self.sent[exchange.stream]
         self._stream_ticker.wake()
@@ -399,6 +407,8 @@ class Tries:
         if exchange.stream not in self.sent:
             return True
         if now >= exchange.ends:
+            if exchange.ends < exchange.deadline and self._caller.hedges(exchange):
+                return True
             self.cancel(exchange, "timeout")
             seconds = (
                 exchange.allowed if exchange.ends >= exchange.deadline else exchange.ends - exchange.sent_at
