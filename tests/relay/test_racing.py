@@ -9,7 +9,6 @@ from busmesh.decide.route import Rule, ServicePolicy
 from busmesh.decide.split import Split
 from busmesh.names import ServiceName
 from busmesh.policy.snapshot import Snapshot
-from tests.relay.bodies import answer, got
 from tests.relay.world import Instance, World, answer_of, outcome
 
 ORDERS = ServiceName("orders")
