@@ -127,11 +127,12 @@ class Observer:
         block = work.request.headers
         traceparent = None
         if block.startswith(_TRACE_LINE):  # where the caller's agent puts it
-            line, _, rest = block.partition(b"\r\n")
-            traceparent = line[len(_TRACE_LINE) :]
+            end = block.find(b"\r\n")
+            traceparent = block[len(_TRACE_LINE) : end]
             trace = self._tracer.begin(traceparent)
             if trace is traceparent:
                 return block + work.peer.certificate_line
+            rest = block[end + 2 :]
         else:
             rest = block
             trace = self._tracer.begin(None)

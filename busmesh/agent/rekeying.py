@@ -59,7 +59,8 @@ class Rekeying(Actor[RekeyAll]):
     async def tick(self) -> None:
         for endpoint in self._upstreams.endpoints():
             session = endpoint.session
-            if session is not None and session.now_ms() > REKEY_S * 1000 * self._rng.uniform(0.9, 1.0):
+            age_ms = 0 if session is None else session.now_ms(time.monotonic())
+            if age_ms > REKEY_S * 1000 * self._rng.uniform(0.9, 1.0):
                 self._renew(endpoint)
         if self._inbound is not None:
             self._inbound.forget_sessions(time.monotonic() - FORGET_S)

@@ -15,7 +15,7 @@ import httptools
 from busmesh.relay.call import AppFailure, AppResponse, Call
 from busmesh.relay.httpdate import date_line
 from busmesh.relay.lines import written
-from busmesh.wire.http import HOP_BY_HOP, OWN_PREFIX, WRITTEN_BY_AGENTS
+from busmesh.wire.http import HOP_BY_HOP, WRITTEN_BY_AGENTS
 from busmesh.wire.stream import NOT_IN_TRAILERS, Opening
 
 __all__ = ["AppConnection", "AppFailure", "AppResponse", "Call"]
@@ -228,7 +228,7 @@ class AppConnection(asyncio.Protocol):
                 self._failure = _bad(f"is not valid HTTP/1.1: {error}")
         if self._response is not None:
             self._hand_over(self._response)
-        elif self._failure is not None or self._unparsed > MAX_HEADER_BYTES or self._count > MAX_HEADER_LINES:
+        elif self._failure is not None or self._unparsed > MAX_HEADER_BYTES or self._too_many():
             self.fail(self._failure or _too_many_headers())
         elif self._has_head and call.consumer is not None:
             self._pass_on(call)
@@ -303,7 +303,8 @@ class AppConnection(asyncio.Protocol):
         self._lines: list[bytes] = []
         self._dated = False
         self._trailers: list[bytes] = []
-        self._count = 0
+        #: Header lines that are in neither list.
+        self._others = 0
         self._body: list[bytes] = []
         self._size = 0
         self._length: int | None = None
@@ -321,24 +322,23 @@ class AppConnection(asyncio.Protocol):
         self._reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count += 1
         lower = name.lower()
+        special = _SPECIAL.get(lower)
         if not self._in_head:
             if self._response is not None:
                 self._reusable = False  # trailers of a response that has no body
                 raise _Stop
-            if lower not in _DROPPED and lower not in NOT_IN_TRAILERS and lower[:10] != OWN_PREFIX:
+            if lower not in _DROPPED and lower not in NOT_IN_TRAILERS:
                 self._trailers += (name, b": ", value, b"\r\n")
-            return
-        special = _SPECIAL.get(lower)
-        if special is None:
-            if lower[:10] != OWN_PREFIX:
-                self._lines += (name, b": ", value, b"\r\n")
+        elif special is None:  # nearly all
+            self._lines += (name, b": ", value, b"\r\n")
         elif special is _DATE:
             self._dated = True
             self._lines += (name, b": ", value, b"\r\n")
-        elif special is not _DROP:
-            self._frame(special, value.rstrip(b" \t"))  # llhttp leaves blanks at the end of a value
+        else:
+            self._others += 1
+            if special is not _DROP:
+                self._frame(special, value.rstrip(b" \t"))  # llhttp leaves blanks at the end of a value
 
     def _frame(self, special: int, value: bytes) -> None:
         """Take a header that says where the body ends, or what follows the head."""
@@ -391,8 +391,11 @@ class AppConnection(asyncio.Protocol):
             head = self._head()
             call.consumer.interim(status, head.reason, head.headers)
 
+    def _too_many(self) -> bool:
+        return self._others + (len(self._lines) + len(self._trailers)) // 4 > MAX_HEADER_LINES
+
     def _too_long(self) -> bool:
-        if self._count > MAX_HEADER_LINES:
+        if self._too_many():
             return True
         return self._began_in + self._unparsed > MAX_HEADER_BYTES and self._head_size() > MAX_HEADER_BYTES
 
@@ -412,7 +415,7 @@ class AppConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if self._response is None and self._parser.get_status_code() >= 200:
-            if sum(map(len, self._trailers)) > MAX_HEADER_BYTES or self._count > MAX_HEADER_LINES:
+            if sum(map(len, self._trailers)) > MAX_HEADER_BYTES or self._too_many():
                 self._refuse(_too_many_headers())
             self._response = self._collected()
             self._reusable = self._parser.should_keep_alive()
@@ -425,7 +428,9 @@ class AppConnection(asyncio.Protocol):
         block = written(self._lines, _DROPPED)
         if not self._dated and self._has_head:
             block += date_line()  # RFC 9110 section 6.6.1
-        reason = self._reason if _REASON.fullmatch(self._reason) is not None else b""
+        reason = self._reason
+        if reason != b"OK" and _REASON.fullmatch(reason) is None:
+            reason = b""
         return AppResponse(self._parser.get_status_code(), reason, block, body, self._length)
 
     def _collected(self) -> AppResponse:

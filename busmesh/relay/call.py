@@ -82,7 +82,6 @@ class Call:
         method: bytes,
         message: bytes,
         done: Callable[[AppResponse | AppFailure], None],
-        *,
         opening: Opening | None = None,
         consumer: Consumer | None = None,
         upload: Receiver | None = None,

@@ -13,9 +13,10 @@ from collections import deque
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
+from busmesh.decide.request import RequestHead
 from busmesh.errors import RemoteProtocolError
 from busmesh.relay.answers import Answer, reason_of
-from busmesh.relay.parsing import ParsedRequest, RequestParser
+from busmesh.relay.parsing import RequestParser
 from busmesh.relay.rates import Rates
 from busmesh.relay.request import Request
 from busmesh.relay.sockets import keep_little_unsent, reset, unacknowledged
@@ -208,13 +209,23 @@ class Connection(asyncio.Protocol):
     def begun(self) -> None:
         self.deadline = self._listener.now + self._limits.header_timeout
 
-    def parsed(self, request: ParsedRequest) -> None:
-        made = Request(self, request)
-        if request.opening is not None:
-            self._arriving = made
-            self._invited = not request.opening.expects
+    def parsed(
+        self,
+        head: RequestHead,
+        authority: bytes,
+        traceparent: bytes | None,
+        tracestate: bool,
+        body: bytes,
+        keep_alive: bool,
+        http10: bool,
+        opening: Opening | None,
+    ) -> None:
+        request = Request(self, head, authority, traceparent, tracestate, body, keep_alive, http10, opening)
+        if opening is not None:
+            self._arriving = request
+            self._invited = not opening.expects
             self._look_again()
-        self._queue.append(made)
+        self._queue.append(request)
         if len(self._queue) >= self._limits.pipelined:
             self._hold(_PIPELINE)
 

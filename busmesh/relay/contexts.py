@@ -8,32 +8,28 @@ application behind four hops with two retries each would otherwise get each requ
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from busmesh.telemetry.tracecontext import TRACE_ID
 
 #: Of requests at work; more are simply not known of.
 CAPACITY = 4096
 
 
-class Context:
+class Context(Protocol):
     """One request at work at the application beside this agent.
 
     Attributes:
-        trace: its trace id.
         deadline: when its caller stops waiting (monotonic seconds).
         attempt: which try of it this is; above 0 it is a retry.
         spent: calls made for it failed and are not worth another try of the whole.
     """
 
-    __slots__ = ("attempt", "deadline", "spent", "trace")
+    deadline: float
+    spent: bool
 
-    def __init__(self, trace: bytes, deadline: float, attempt: int) -> None:
-        self.trace = trace
-        self.deadline = deadline
-        self.attempt = attempt
-        self.spent = False
-
-    def __repr__(self) -> str:
-        return f"<Context deadline={self.deadline:.3f} attempt={self.attempt} spent={self.spent}>"
+    @property
+    def attempt(self) -> int: ...
 
 
 class Contexts:
@@ -42,18 +38,17 @@ class Contexts:
     def __init__(self) -> None:
         self._by_trace: dict[bytes, Context] = {}
 
-    def begin(self, traceparent: bytes, deadline: float, attempt: int) -> Context | None:
-        """Note a request that goes to the application with this trace context."""
-        trace = traceparent[TRACE_ID]
+    def begin(self, trace: bytes, context: Context) -> bool:
+        """Note a request that goes to the application in this trace; False if it is not known of then."""
         by_trace = self._by_trace
         if trace in by_trace or len(by_trace) >= CAPACITY:
-            return None  # of two with one trace id nobody can say which one a call belongs to: the first
-        context = by_trace[trace] = Context(trace, deadline, attempt)
-        return context
+            return False  # of two with one trace id nobody can say which one a call belongs to: the first
+        by_trace[trace] = context
+        return True
 
-    def end(self, context: Context) -> None:
-        """Hear that the request was answered."""
-        self._by_trace.pop(context.trace, None)
+    def end(self, trace: bytes) -> None:
+        """Hear that the request noted for this trace was answered."""
+        self._by_trace.pop(trace, None)
 
     def of(self, traceparent: bytes | None) -> Context | None:
         """Return the request for which the application makes a call with this trace context."""

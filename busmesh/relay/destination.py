@@ -69,6 +69,7 @@ class Destination:
         traffic, spec = self.target.traffic, self.target.balancer
         self._measures = spec.simple == "PEAK_EWMA" and spec.hash is None
         self.affinity: Affinity | None = spec.affinity
+        self.adaptive = self.guard.adaptive
         self.guarded = bool(traffic.breaker or traffic.instance_breaker)
         self.plain = not (
             self._measures or self.guarded or traffic.outlier_detection or traffic.adaptive_concurrency

@@ -98,6 +98,7 @@ async def open_session(
         handshake.peer.id,
         send=(keys.client_key, keys.client_iv),
         receive=(keys.server_key, keys.server_iv),
+        started=time.monotonic(),
     )
 
 
@@ -191,7 +192,11 @@ class Acceptor:
         number = secrets.randbits(62) + 1
         peer, keys = handshake.peer, handshake.keys
         session = Session(
-            number, peer.id, send=(keys.server_key, keys.server_iv), receive=(keys.client_key, keys.client_iv)
+            number,
+            peer.id,
+            send=(keys.server_key, keys.server_iv),
+            receive=(keys.client_key, keys.client_iv),
+            started=now,
         )
         self._accept(session, peer.fingerprint)
         self.completed += 1

@@ -11,7 +11,6 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from functools import partial
 
 from busmesh.bus.bus import Bus
 from busmesh.bus.messages import is_no_responders
@@ -46,9 +45,11 @@ SILENT_S = 5.0
 #: is not gone.
 GONE_S = 2.0
 
-#: Where a header block for the application has its trace context: at the very beginning.
-TRACEPARENT = slice(len(b"traceparent: "), len(b"traceparent: ") + 55)
+#: Where a header block for the application has its trace id: its first line is ``traceparent: 00-...``.
+TRACE_ID = slice(len(b"traceparent: 00-"), len(b"traceparent: 00-") + 32)
 
+#: What each request looks at, as plain numbers: a look into an enum costs twice what the comparison does.
+_REQUEST, _RESPONSE = int(Kind.REQUEST), int(Kind.RESPONSE)
 _OF_A_STREAM = frozenset((Kind.DATA, Kind.CREDIT, Kind.END, Kind.RESET))
 
 #: What an application's failure means to the caller: DPE stands for what would end the same elsewhere.
@@ -136,7 +137,7 @@ class Inbound:
                 self._unknown_session(number, stream, reply)
                 return
             plaintext = peer.session.open(payload, counter)
-            if kind == Kind.REQUEST:
+            if kind == _REQUEST:
                 self._request(peer, stream, decode_request(plaintext), None)
             else:
                 self._other(kind, peer, stream, plaintext)
@@ -193,7 +194,8 @@ class Inbound:
         self._bus.write(b"PUB %b %d\r\n%b\r\n" % (reply, len(frame), frame))
 
     def _request(self, peer: Peer, stream: int, request: WireRequest, opening: Opening | None) -> None:
-        left = (request.deadline_ms - peer.session.now_ms()) / 1000
+        now = time.monotonic()
+        left = (request.deadline_ms - peer.session.now_ms(now)) / 1000
         if left <= 0:
             self._refuse(
                 peer, stream, Refusal(False, 504, "UT", "too_late", "the deadline passed on the way")
@@ -212,28 +214,23 @@ class Inbound:
             # One answer per stream: a second request would hide the first from the limit.
             self.bad_frames += 1
             return
-        now = peer.heard = time.monotonic()
+        peer.heard = now
         limiter = self._limiter
         if not (limiter is None or limiter.idle or self._within_limits(limiter, peer, stream, request, now)):
             return
-        work = Work(self, peer, stream, request, opening, deadline=now + left, started=now)
+        work = Work(self, peer, stream, request, opening, now + left, now)
         if opening is not None:
             self._open(work, opening)
         self._work[key] = work
         block = self._observer.begin_inbound(work)
-        work.context = self._contexts.begin(block[TRACEPARENT], work.deadline, request.attempt)
+        trace = block[TRACE_ID]
+        if self._contexts.begin(trace, work):
+            work.trace = trace
         if opening is None:
             message_bytes = render_request(request.method, request.target, block, request.body)
         else:
             message_bytes = render_opening(request.method, request.target, block, request.body, opening)
-        work.call = Call(
-            request.method,
-            message_bytes,
-            partial(self._done, work),
-            opening=opening,
-            consumer=work,
-            upload=work.upload,
-        )
+        work.call = Call(request.method, message_bytes, work.done, opening, work, work.upload)
         self._application.send(work.call)
         self._ticker.wake()
         if opening is not None and work.upload is not None and request.body:
@@ -272,8 +269,8 @@ class Inbound:
             work.stop()
             raise
 
-    def _done(self, work: Work, result: AppResponse | AppFailure) -> None:
-        work.call = None  # work, call and this closure hold each other: let go, or the collector must
+    def done(self, work: Work, result: AppResponse | AppFailure) -> None:
+        """Hear what became of a call, unless its response comes in parts."""
         if self._work.pop(work.key, None) is None:
             return
         if isinstance(result, AppFailure):
@@ -290,7 +287,7 @@ class Inbound:
             message = f"the response of {self._me.instance} exceeds the {limit} bytes that the bus takes"
             self._end(work, Refusal(True, 502, "DPE", "response_too_large", message))
             return
-        self.send(work.peer, Kind.RESPONSE, work.stream, plaintext)
+        self.send(work.peer, _RESPONSE, work.stream, plaintext)
         work.status = result.status
         if work.upload is not None:
             work.stop()
@@ -298,8 +295,8 @@ class Inbound:
 
     def _ended(self, work: Work, size: int) -> None:
         """A request is over: forget it, and let telemetry hear of it."""
-        if work.context is not None:
-            self._contexts.end(work.context)
+        if work.trace:
+            self._contexts.end(work.trace)
         self._observer.end_inbound(work, size)
 
     def _end(self, work: Work, refusal: Refusal) -> None:
@@ -314,7 +311,7 @@ class Inbound:
         self.send(peer, Kind.REFUSAL, stream, encode_refusal(refusal))
 
     def send(
-        self, peer: Peer, kind: Kind, stream: int, plaintext: bytes, *, tell_if_gone: bool = False
+        self, peer: Peer, kind: int, stream: int, plaintext: bytes, *, tell_if_gone: bool = False
     ) -> None:
         """Send a frame to a caller; it is told on the subject of the gone if nobody gets it, if asked."""
         frame = peer.session.seal(kind, stream, plaintext)

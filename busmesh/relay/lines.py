@@ -11,9 +11,11 @@ from busmesh.wire.http import OWN_PREFIX
 
 
 def written(lines: list[bytes], ours: Container[bytes]) -> bytes:
-    """Join the lines, without those that pass for one of ``ours`` where ``_`` is read as ``-``."""
+    """Join the lines, without the mesh's own and those that pass for one of ``ours``."""
     block = b"".join(lines)
-    return b"".join(without_disguised(lines, ours)) if b"_" in block else block
+    if b"_" in block or OWN_PREFIX in block.lower():
+        return b"".join(_without_disguised(lines, ours))
+    return block
 
 
 def without(lines: list[bytes], unwanted: Callable[[bytes], bool]) -> list[bytes]:
@@ -25,11 +27,11 @@ def without(lines: list[bytes], unwanted: Callable[[bytes], bool]) -> list[bytes
     return kept
 
 
-def without_disguised(lines: list[bytes], ours: Container[bytes]) -> list[bytes]:
+def _without_disguised(lines: list[bytes], ours: Container[bytes]) -> list[bytes]:
     """Take out what an application that reads ``_`` as ``-``, as CGI does, takes for a header of ours."""
 
     def disguised(name: bytes) -> bool:
         plain = name.replace(b"_", b"-")
-        return plain != name and (plain in ours or plain[:10] == OWN_PREFIX)
+        return plain[:10] == OWN_PREFIX or (plain != name and plain in ours)
 
     return without(lines, disguised)

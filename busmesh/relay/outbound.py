@@ -140,7 +140,7 @@ class Outbound:
 
     def _admitted(self, exchange: Exchange, destination: Destination) -> None:
         exchange.admission = destination.admission
-        adaptive = destination.guard.adaptive
+        adaptive = destination.adaptive
         if adaptive is not None and not adaptive.admit(destination.admission.active - 1):
             message = f"{destination.target} is as busy as its latency allows"
             self._give_up(exchange, 503, "UO", "overflow", message)
@@ -463,7 +463,8 @@ class Outbound:
     def _ended(self, exchange: Exchange) -> None:
         """Give back what the request held."""
         self.active -= 1
-        self._give_back(exchange)
+        if exchange.budget is not None:
+            self._give_back(exchange)
         admission, destination = exchange.admission, exchange.destination
         if admission is not None:
             exchange.admission = None

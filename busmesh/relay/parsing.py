@@ -17,7 +17,7 @@ from busmesh.relay import refusals
 from busmesh.relay.answers import Answer
 from busmesh.relay.lines import without, written
 from busmesh.relay.refusals import Limits, bad
-from busmesh.wire.http import HOP_BY_HOP, OWN_PREFIX, TOKEN
+from busmesh.wire.http import HOP_BY_HOP, TOKEN
 from busmesh.wire.stream import NOT_IN_TRAILERS, Opening
 
 
@@ -27,8 +27,28 @@ class Sink(Protocol):
     def begun(self) -> None:
         """A request has begun."""
 
-    def parsed(self, request: ParsedRequest) -> None:
-        """A request is whole, or it is ``open``: more of its body follows."""
+    def parsed(
+        self,
+        head: RequestHead,
+        authority: bytes,
+        traceparent: bytes | None,
+        tracestate: bool,
+        body: bytes,
+        keep_alive: bool,
+        http10: bool,
+        opening: Opening | None,
+    ) -> None:
+        """A request is whole, or more of its body follows.
+
+        Args:
+            authority: what the request is addressed to, from the URL or ``Host``.
+            traceparent: the value of that header, which is not among those of ``head``.
+            tracestate: whether the head has that header.
+            body: as much of the body as has come; all of it, unless there is an ``opening``.
+            keep_alive: whether the client may send another request on this connection.
+            http10: the client speaks HTTP/1.0, which closes unless the answer says that it does not.
+            opening: what is known of the rest of the body, None if there is none.
+        """
 
     def body(self, data: bytes) -> None:
         """More of the open request's body; after an upgrade, whatever the client sends."""
@@ -41,51 +61,6 @@ class Sink(Protocol):
 
     def refused(self, answer: Answer) -> None:
         """What came is no request that this agent takes; nothing after it is trusted."""
-
-
-class ParsedRequest:
-    """One request.
-
-    Attributes:
-        authority: what the request is addressed to, from the URL or ``Host``.
-        body: as much of the body as has come; all of it, unless there is an ``opening``.
-        keep_alive: whether the client may send another request on this connection.
-        http10: the client speaks HTTP/1.0, which closes unless the answer says that it does not.
-        traceparent: the value of that header, which is not among those of ``head``.
-        tracestate: whether the head has that header.
-        opening: what is known of the rest of the body, None if there is none.
-    """
-
-    __slots__ = (
-        "authority",
-        "body",
-        "head",
-        "http10",
-        "keep_alive",
-        "opening",
-        "traceparent",
-        "tracestate",
-    )
-
-    def __init__(
-        self,
-        head: RequestHead,
-        authority: bytes,
-        traceparent: bytes | None,
-        tracestate: bool,
-        body: bytes,
-        keep_alive: bool,
-        http10: bool,
-        opening: Opening | None = None,
-    ) -> None:
-        self.head = head
-        self.authority = authority
-        self.traceparent = traceparent
-        self.tracestate = tracestate
-        self.body = body
-        self.keep_alive = keep_alive
-        self.http10 = http10
-        self.opening = opening
 
 
 class _Stop(Exception):
@@ -183,7 +158,7 @@ class RequestParser:
         elif self._expects or not 0 <= self._length <= self._limits.whole:
             self._opened = True
             length = self._length if self._length >= 0 else None
-            self._sink.parsed(self._request(Opening(length, self._expects)))
+            self._tell(Opening(length, self._expects))
 
     def _watch_size(self) -> None:
         """Bound what an incomplete request makes httptools and us keep; its body has a bound of its own."""
@@ -191,7 +166,7 @@ class RequestParser:
         if self._in_head:
             if self._unparsed > limits.header_bytes:
                 self._refuse(refusals.headers_too_large(limits))
-            elif self._count > limits.header_count:
+            elif self._header_count() > limits.header_count:
                 self._refuse(refusals.too_many_headers(limits))
         elif self._unparsed > limits.header_bytes:
             self._refuse(refusals.trailers_too_large(limits))
@@ -237,7 +212,8 @@ class RequestParser:
         self._trailers: list[bytes] = []
         self._upgrade = b""
         self._length: int = -1
-        self._count = 0
+        #: Header lines that are in neither list.
+        self._others = 0
         self._body: list[bytes] = []
         self._body_size = 0
         #: Bytes given to httptools after those in which the request began, or since the last of its body.
@@ -256,24 +232,28 @@ class RequestParser:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count += 1
         lower = name.lower()
+        special = _SPECIAL.get(lower)
         if not self._in_head:  # a trailer: nothing in it may pass for a header
-            if lower not in _SPECIAL and lower not in NOT_IN_TRAILERS and lower[:10] != OWN_PREFIX:
+            if special is None and lower not in NOT_IN_TRAILERS:
                 self._trailers += (name, b": ", value, b"\r\n")
             return
-        special = _SPECIAL.get(lower)
-        if special is None:
-            if lower[:10] != OWN_PREFIX:
-                self._lines += (name, b": ", value, b"\r\n")
+        if special is None:  # nearly all
+            self._lines += (name, b": ", value, b"\r\n")
         elif special is _HOST:
             self._hosts.append(value.rstrip(b" \t"))
             self._lines += (name, b": ", value, b"\r\n")
-        elif special is _TRACE:
-            self._traceparent = value.rstrip(b" \t") if self._traceparent is None else b""  # of two, neither
         elif special is _STATE:
             self._tracestate = True
             self._lines += (name, b": ", value, b"\r\n")
+        else:
+            self._others += 1
+            self._settle(special, value)
+
+    def _settle(self, special: int, value: bytes) -> None:
+        """Take a header that does not travel as it is."""
+        if special is _TRACE:
+            self._traceparent = value.rstrip(b" \t") if self._traceparent is None else b""  # of two, neither
         elif special is _CONNECTION:
             self._nominated += b"," + value if self._nominated else value
         elif special is not _DROP:
@@ -309,7 +289,7 @@ class RequestParser:
 
     def _judge_head(self) -> Answer | None:
         limits = self._limits
-        if self._count > limits.header_count:
+        if self._header_count() > limits.header_count:
             return refusals.too_many_headers(limits)
         if self._began_in + self._unparsed > limits.header_bytes and self._head_size() > limits.header_bytes:
             return refusals.headers_too_large(limits)
@@ -339,6 +319,9 @@ class RequestParser:
             return False
         self.switched = True
         return True
+
+    def _header_count(self) -> int:
+        return self._others + len(self._lines) // 4
 
     def _head_size(self) -> int:
         return len(self._url) + sum(map(len, self._lines))
@@ -396,21 +379,22 @@ class RequestParser:
         if self._tunnel:
             self._sink.tunnelled()
         elif self.switched:
-            self._sink.parsed(self._request(Opening(upgrade=self._upgrade)))
+            self._tell(Opening(upgrade=self._upgrade))
         elif self._opened:
             trailers = self._take_trailers()
             if self._body:
                 self._sink.body(self._take_body())
             self._sink.ended(trailers)
         elif self._trailers and (trailers := self._take_trailers()):
-            self._sink.parsed(self._request(Opening()))
+            self._tell(Opening())
             self._sink.ended(trailers)
         else:
-            self._sink.parsed(self._request(None))
+            self._tell(None)
 
-    def _request(self, opening: Opening | None) -> ParsedRequest:
+    def _tell(self, opening: Opening | None) -> None:
+        """Give away a request."""
         block = written(self._lines, _SPECIAL)
-        return ParsedRequest(
+        self._sink.parsed(
             RequestHead.from_block(self._parser.get_method(), self._url, block),
             self._authority,
             self._traceparent,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from busmesh.decide.request import RequestHead
 from busmesh.relay.answers import Answer, reason_of
 from busmesh.relay.flow import Receiver
-from busmesh.relay.parsing import ParsedRequest
 from busmesh.relay.upload import Upload
 from busmesh.wire.stream import Opening
 
@@ -80,16 +79,27 @@ class Request:
         "upload",
     )
 
-    def __init__(self, connection: Connection, parsed: ParsedRequest) -> None:
+    def __init__(  # noqa: PLR0913  # what the parser tells, each request once
+        self,
+        connection: Connection,
+        head: RequestHead,
+        authority: bytes,
+        traceparent: bytes | None,
+        tracestate: bool,
+        body: bytes,
+        keep_alive: bool,
+        http10: bool,
+        opening: Opening | None,
+    ) -> None:
         self.connection = connection
-        self.head = parsed.head
-        self.authority = parsed.authority
-        self.traceparent = parsed.traceparent
-        self.tracestate = parsed.tracestate
-        self.body = parsed.body
-        self.keep_alive = parsed.keep_alive
-        self.http10 = parsed.http10
-        self.opening: Opening | None = parsed.opening
+        self.head = head
+        self.authority = authority
+        self.traceparent = traceparent
+        self.tracestate = tracestate
+        self.body = body
+        self.keep_alive = keep_alive
+        self.http10 = http10
+        self.opening = opening
         self.complete = False
         self.trailers = b""
         self.upload: Upload | None = None

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Protocol
 from busmesh.errors import RemoteProtocolError
 from busmesh.names import SpiffeId, Subjects
 from busmesh.relay.call import AppFailure, AppResponse, Call
-from busmesh.relay.contexts import Context
 from busmesh.relay.flow import Receiver, Sender
 from busmesh.relay.websocket import GOING_AWAY, FrameCutter
 from busmesh.telemetry.series import RequestMetrics
@@ -62,6 +61,7 @@ class Work:
     Attributes:
         deadline: monotonic seconds; of the response's beginning, or of its end if the caller says so.
         moved: when either body last got on, for a response in parts.
+        spent: the response's failure comes from further on, where it was tried again already.
         status: what went back.
         flags: response flags; empty for the application's own response.
         upload: the request's body, if it comes in parts.
@@ -73,7 +73,6 @@ class Work:
         "_inbound",
         "_leaving",
         "call",
-        "context",
         "deadline",
         "download",
         "flags",
@@ -83,10 +82,12 @@ class Work:
         "peer",
         "request",
         "span",
+        "spent",
         "started",
         "status",
         "stream",
         "switched",
+        "trace",
         "upload",
     )
 
@@ -97,7 +98,6 @@ class Work:
         stream: int,
         request: WireRequest,
         opening: Opening | None,
-        *,
         deadline: float,
         started: float,
     ) -> None:
@@ -110,8 +110,9 @@ class Work:
         self.deadline = deadline
         self.started = self.moved = started
         self.call: Call | None = None
-        #: Where the calls that the application makes for it find it.
-        self.context: Context | None = None
+        #: Its trace id, if the calls that the application makes for it find it by that.
+        self.trace = b""
+        self.spent = False
         self.span: Span | None = None
         self.status = 0
         self.flags = ""
@@ -132,9 +133,13 @@ class Work:
         return self.status != 0 or (self.call is not None and not self.call.finished)
 
     @property
-    def spent(self) -> bool:
-        """Whether the response's failure comes from further on, where it was tried again already."""
-        return self.context is not None and self.context.spent
+    def attempt(self) -> int:
+        return self.request.attempt
+
+    def done(self, result: AppResponse | AppFailure) -> None:
+        """Hear that the application answered, in one piece, or did not."""
+        self.call = None  # work and call hold each other: let go, or the collector must
+        self._inbound.done(self, result)
 
     def emit(self, kind: Kind, plaintext: bytes) -> None:
         """Send a frame of this stream; the bus says if nobody gets it."""

@@ -12,8 +12,6 @@ come from the session's TLS handshake, one for each direction.
 from __future__ import annotations
 
 import struct
-import time
-from collections.abc import Callable
 from enum import IntEnum
 
 from cryptography.exceptions import InvalidTag
@@ -91,7 +89,6 @@ class Session:
     """
 
     __slots__ = (
-        "_clock",
         "_open",
         "_receive_iv",
         "_seal",
@@ -110,9 +107,9 @@ class Session:
         *,
         send: tuple[bytes, bytes],
         receive: tuple[bytes, bytes],
-        clock: Callable[[], float] = time.monotonic,
+        started: float,
     ) -> None:
-        """``send`` and ``receive`` are (32-byte key, 12-byte IV)."""
+        """``send`` and ``receive`` are (32-byte key, 12-byte IV); ``started`` is in monotonic seconds."""
         self.number = number
         self.peer = peer
         self.sent = 0
@@ -121,8 +118,7 @@ class Session:
         self._open = AESGCM(receive[0]).decrypt
         self._send_iv = int.from_bytes(send[1])
         self._receive_iv = int.from_bytes(receive[1])
-        self._clock = clock
-        self._started = clock()
+        self._started = started
 
     def seal(self, kind: int, stream: int, plaintext: bytes) -> bytes:
         """Return a frame; each call uses up one counter."""
@@ -146,13 +142,13 @@ class Session:
             raise FrameError("a frame that came before")
         return plaintext
 
-    def now_ms(self) -> int:
-        """Milliseconds since the handshake.
+    def now_ms(self, now: float) -> int:
+        """Milliseconds since the handshake, at ``now`` (monotonic seconds).
 
         Both sides started this clock at the handshake's last message, so a deadline written in it means the
         same to both, up to one trip over the bus, however wrong their wall clocks are.
         """
-        return int((self._clock() - self._started) * 1000)
+        return int((now - self._started) * 1000)
 
     @property
     def spent(self) -> bool:

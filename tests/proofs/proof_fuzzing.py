@@ -196,8 +196,8 @@ def proof_that_sealed_frames_open_once_and_unchanged() -> None:
     @LONG
     @given(st.data())
     def attempt(data: st.DataObject) -> None:
-        sender = Session(5, peer, send=here, receive=there)
-        receiver = Session(5, peer, send=there, receive=here)
+        sender = Session(5, peer, send=here, receive=there, started=0.0)
+        receiver = Session(5, peer, send=there, receive=here, started=0.0)
         for _ in range(data.draw(st.integers(1, 5))):
             text = data.draw(st.binary(max_size=100))
             frame = sender.seal(Kind.DATA, 1, text)

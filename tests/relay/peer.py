@@ -20,11 +20,11 @@ class Peer:
         self.id = SpiffeId.workload("local", ServiceName("evil"), name)
         keys = [(world.rng.randbytes(32), world.rng.randbytes(12)) for _ in range(2)]
         self.number = world.rng.getrandbits(62) + 1
-        clock = world.clock.monotonic
+        started = world.clock.now
         instance.inbound.add_session(
-            Session(self.number, self.id, send=keys[1], receive=keys[0], clock=clock), "print"
+            Session(self.number, self.id, send=keys[1], receive=keys[0], started=started), "print"
         )
-        self.session = Session(self.number, instance.id, send=keys[0], receive=keys[1], clock=clock)
+        self.session = Session(self.number, instance.id, send=keys[0], receive=keys[1], started=started)
 
     def send(self, kind: int, stream: int, plaintext: bytes, reply: bytes = REPLY) -> Message:
         frame = self.session.seal(kind, stream, plaintext)
@@ -35,14 +35,16 @@ class Peer:
     def ask(
         self, stream: int = 1, *, target: bytes = b"/", headers: bytes = b"Host: a\r\n", ms: int = 5000
     ) -> Message:
-        deadline = max(0, self.session.now_ms() + ms)
+        deadline = max(0, self.session.now_ms(self.world.clock.now) + ms)
         return self.send(Kind.REQUEST, stream, encode_request(deadline, 0, b"POST", target, headers, b""))
 
     def open(
         self, opening: Opening, body: bytes = b"", stream: int = 1, *, method: bytes = b"POST", ms: int = 5000
     ) -> Message:
         """Begin a request in parts."""
-        request = encode_request(self.session.now_ms() + ms, 0, method, b"/", b"Host: a\r\n", body)
+        request = encode_request(
+            self.session.now_ms(self.world.clock.now) + ms, 0, method, b"/", b"Host: a\r\n", body
+        )
         return self.send(Kind.REQUEST_OPENING, stream, encode_opening(opening, request))
 
     def data(self, number: int, data: bytes, stream: int = 1) -> Message:

@@ -359,7 +359,7 @@ def test_a_probe_tells_what_became_of_a_request(peer: Peer, orders: Instance) ->
 def test_never_seen_is_for_ever(world: World, peer: Peer, orders: Instance) -> None:
     """What makes it safe to send a POST once more: should the first turn up after all, it is a replay."""
     counter = peer.session.sent
-    deadline = peer.session.now_ms() + 5000
+    deadline = peer.session.now_ms(world.clock.now) + 5000
     frame = peer.session.seal(
         Kind.REQUEST, 1, encode_request(deadline, 0, b"POST", b"/", b"Host: a\r\n", b"")
     )

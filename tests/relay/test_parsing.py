@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from busmesh.relay.parsing import ParsedRequest
 from busmesh.relay.refusals import Limits
 from busmesh.wire.http import decode_request, encode_request
 from busmesh.wire.stream import Opening, decode_end, decode_opening, encode_end, encode_opening
-from tests.relay.transcript import Transcript, parse, request
+from tests.relay.transcript import Parsed, Transcript, parse, request
 
 CHUNKED = "Transfer-Encoding: chunked"
 UPGRADE = ("Connection: upgrade", "Upgrade: websocket")
@@ -693,7 +692,7 @@ def check(transcript: Transcript) -> None:
         assert head.block.lower().count(b"\r\nhost:") + head.block.lower().startswith(b"host:") == 1
 
 
-def upgraded(parsed: ParsedRequest) -> bool:
+def upgraded(parsed: Parsed) -> bool:
     return parsed.opening is not None and bool(parsed.opening.upgrade)
 
 

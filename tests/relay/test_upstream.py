@@ -24,7 +24,7 @@ V2 = Target(ORDERS, "v2", {"version": "v2"})
 
 def session() -> Session:
     key = (b"k" * 32, b"i" * 12)
-    return Session(1, SpiffeId("local", operator="nobody"), send=key, receive=key)
+    return Session(1, SpiffeId("local", operator="nobody"), send=key, receive=key, started=0.0)
 
 
 def upstreams(*endpoints: Endpoint, capacity: int = 10) -> Upstreams:

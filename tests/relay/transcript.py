@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
+from busmesh.decide.request import RequestHead
 from busmesh.relay.answers import Answer
-from busmesh.relay.parsing import ParsedRequest, RequestParser
+from busmesh.relay.parsing import RequestParser
 from busmesh.relay.refusals import Limits
 from busmesh.wire.stream import Opening
+
+
+class Parsed(NamedTuple):
+    """What a parser tells of a request."""
+
+    head: RequestHead
+    authority: bytes
+    traceparent: bytes | None
+    tracestate: bool
+    body: bytes
+    keep_alive: bool
+    http10: bool
+    opening: Opening | None
 
 
 class Transcript:
@@ -16,7 +32,7 @@ class Transcript:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self.requests: list[ParsedRequest] = []
+        self.requests: list[Parsed] = []
         self.bodies: list[bytes] = []
         #: None while the end of a request is awaited.
         self.trailers: list[bytes | None] = []
@@ -25,7 +41,8 @@ class Transcript:
     def begun(self) -> None:
         """Needed by timeouts only."""
 
-    def parsed(self, request: ParsedRequest) -> None:
+    def parsed(self, *parts: Any) -> None:
+        request = Parsed(*parts)
         assert None not in self.trailers, "a request within the body of another"
         self.requests.append(request)
         self.bodies.append(request.body)

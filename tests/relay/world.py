@@ -252,11 +252,11 @@ class Instance:
         world = self.world
         keys = [(world.rng.randbytes(32), world.rng.randbytes(12)) for _ in range(2)]
         number = world.rng.getrandbits(62) + 1
-        clock = world.clock.monotonic
+        started = world.clock.now
         self.inbound.add_session(
-            Session(number, world.id, send=keys[1], receive=keys[0], clock=clock), "fingerprint"
+            Session(number, world.id, send=keys[1], receive=keys[0], started=started), "fingerprint"
         )
-        self.endpoint.session = Session(number, self.id, send=keys[0], receive=keys[1], clock=clock)
+        self.endpoint.session = Session(number, self.id, send=keys[0], receive=keys[1], started=started)
         if tell:
             world.upstreams.changed(self.endpoint.service)
 

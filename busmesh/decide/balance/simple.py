@@ -55,6 +55,8 @@ class LeastRequest(Weighted[C]):
 
     def _choose(self, now: float, key: bytes | None) -> C:
         candidates = self.candidates
+        if self._count == 1:
+            return candidates[0]
         one, other = self._draw_two()
         first, second = candidates[one], candidates[other]
         load: float = first.active
