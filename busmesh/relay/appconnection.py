@@ -14,7 +14,7 @@ import httptools
 
 from busmesh.relay.call import AppFailure, AppResponse, Call
 from busmesh.relay.httpdate import date_line
-from busmesh.relay.lines import written
+from busmesh.relay.lines import Meanings
 from busmesh.wire.http import HOP_BY_HOP, WRITTEN_BY_AGENTS
 from busmesh.wire.stream import NOT_IN_TRAILERS, Opening
 
@@ -30,15 +30,18 @@ MAX_INTERIM = 100
 
 #: No longer than what a frame has room for.
 _REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]{0,255}")
-_DROPPED = HOP_BY_HOP | WRITTEN_BY_AGENTS
-_LENGTH, _ENCODING, _UPGRADE, _DATE, _DROP = range(1, 6)
-_SPECIAL = {
-    **dict.fromkeys(_DROPPED, _DROP),
-    b"content-length": _LENGTH,
-    b"transfer-encoding": _ENCODING,
-    b"upgrade": _UPGRADE,
-    b"date": _DATE,
-}
+_LENGTH, _ENCODING, _UPGRADE, _DATE, _GRPC, _DROP = range(1, 7)
+_MEANINGS = Meanings(
+    {
+        **dict.fromkeys(HOP_BY_HOP | WRITTEN_BY_AGENTS, _DROP),
+        b"content-length": _LENGTH,
+        b"transfer-encoding": _ENCODING,
+        b"upgrade": _UPGRADE,
+        b"date": _DATE,
+        b"grpc-status": _GRPC,
+    },
+    _DROP,
+)
 #: Interim responses that the parser knows to have no body; the final one follows (RFC 9110 section 15.2).
 _INTERIM = (100, 102, 103)
 
@@ -257,7 +260,7 @@ class AppConnection(asyncio.Protocol):
         """A response is whole: the connection takes the next call, if nothing speaks against it."""
         call, self.call, self._response = self.call, None, None
         in_parts, self._in_parts = self._in_parts, False
-        trailers = written(self._trailers, _DROPPED)
+        trailers = b"".join(self._trailers)
         if self._reusable and self.usable and (call is None or call.finished):
             if call is not None and call.method == b"HEAD":
                 # The parser cannot be told that the body announced here never comes.
@@ -301,7 +304,7 @@ class AppConnection(asyncio.Protocol):
     def _begin(self) -> None:
         self._reason = b""
         self._lines: list[bytes] = []
-        self._dated = False
+        self._dated = self._grpc = False
         self._trailers: list[bytes] = []
         #: Header lines that are in neither list.
         self._others = 0
@@ -322,31 +325,33 @@ class AppConnection(asyncio.Protocol):
         self._reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        lower = name.lower()
-        special = _SPECIAL.get(lower)
+        meaning = _MEANINGS[name]
         if not self._in_head:
             if self._response is not None:
                 self._reusable = False  # trailers of a response that has no body
                 raise _Stop
-            if lower not in _DROPPED and lower not in NOT_IN_TRAILERS:
+            if meaning in (0, _DATE, _GRPC) and name.lower() not in NOT_IN_TRAILERS:
                 self._trailers += (name, b": ", value, b"\r\n")
-        elif special is None:  # nearly all
+        elif not meaning:  # nearly all
             self._lines += (name, b": ", value, b"\r\n")
-        elif special is _DATE:
+        elif meaning == _DATE:
             self._dated = True
+            self._lines += (name, b": ", value, b"\r\n")
+        elif meaning == _GRPC:
+            self._grpc = True
             self._lines += (name, b": ", value, b"\r\n")
         else:
             self._others += 1
-            if special is not _DROP:
-                self._frame(special, value.rstrip(b" \t"))  # llhttp leaves blanks at the end of a value
+            if meaning != _DROP:
+                self._frame(meaning, value.rstrip(b" \t"))  # llhttp leaves blanks at the end of a value
 
-    def _frame(self, special: int, value: bytes) -> None:
+    def _frame(self, meaning: int, value: bytes) -> None:
         """Take a header that says where the body ends, or what follows the head."""
-        if special is _LENGTH:
+        if meaning == _LENGTH:
             if self._length is not None or not value.isdigit():
                 self._refuse(_bad("has more than one content-length"))
             self._length = int(value)
-        elif special is _ENCODING:
+        elif meaning == _ENCODING:
             if self._chunked or value.lower() != b"chunked":
                 self._refuse(_bad("has a transfer-encoding other than chunked"))
             self._chunked = True
@@ -425,13 +430,13 @@ class AppConnection(asyncio.Protocol):
         raise _Stop
 
     def _head(self, body: bytes = b"") -> AppResponse:
-        block = written(self._lines, _DROPPED)
+        block = b"".join(self._lines)
         if not self._dated and self._has_head:
             block += date_line()  # RFC 9110 section 6.6.1
         reason = self._reason
         if reason != b"OK" and _REASON.fullmatch(reason) is None:
             reason = b""
-        return AppResponse(self._parser.get_status_code(), reason, block, body, self._length)
+        return AppResponse(self._parser.get_status_code(), reason, block, body, self._length, self._grpc)
 
     def _collected(self) -> AppResponse:
         return self._head(self._take_body())

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 
 class AppResponse(NamedTuple):
-    """A whole response of the application; ``declared`` as in :class:`~busmesh.wire.http.WireResponse`."""
+    """A whole response of the application; all are what :class:`~busmesh.wire.http.WireResponse` has."""
 
     status: int
     reason: bytes
     headers: bytes
     body: bytes
     declared: int | None
+    grpc: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -279,9 +279,7 @@ class Inbound:
             message = f"{self._me.instance}: {result.message}"
             self._end(work, Refusal(result.processed, status, flags, result.code, message))
             return
-        plaintext = encode_response(
-            result.status, result.reason, result.headers, result.body, result.declared, work.spent
-        )
+        plaintext = encode_response(*result, work.spent)
         if len(plaintext) + OVERHEAD > self._bus.max_payload:
             limit = self._bus.max_payload
             message = f"the response of {self._me.instance} exceeds the {limit} bytes that the bus takes"

@@ -15,7 +15,7 @@ import httptools
 from busmesh.decide.request import RequestHead
 from busmesh.relay import refusals
 from busmesh.relay.answers import Answer
-from busmesh.relay.lines import without, written
+from busmesh.relay.lines import Meanings, without
 from busmesh.relay.refusals import Limits, bad
 from busmesh.wire.http import HOP_BY_HOP, TOKEN
 from busmesh.wire.stream import NOT_IN_TRAILERS, Opening
@@ -80,18 +80,21 @@ _IGNORED_PROTOCOLS = (b"h2c", b"h2", b"http/2.0", b"tls/1.0")
 _NOT_NOMINABLE = frozenset((b"host", b"authorization", b"cookie", b"traceparent", b"tracestate", b"baggage"))
 
 _HOST, _CONNECTION, _LENGTH, _ENCODING, _TRACE, _STATE, _EXPECT, _UPGRADE, _DROP = range(1, 10)
-_SPECIAL: dict[bytes, int] = {
-    **dict.fromkeys(HOP_BY_HOP, _DROP),
-    b"host": _HOST,
-    b"connection": _CONNECTION,
-    b"content-length": _LENGTH,
-    b"transfer-encoding": _ENCODING,
-    b"traceparent": _TRACE,
-    b"tracestate": _STATE,
-    b"expect": _EXPECT,
-    b"upgrade": _UPGRADE,
-    b"x-forwarded-client-cert": _DROP,
-}
+_MEANINGS = Meanings(
+    {
+        **dict.fromkeys(HOP_BY_HOP, _DROP),
+        b"host": _HOST,
+        b"connection": _CONNECTION,
+        b"content-length": _LENGTH,
+        b"transfer-encoding": _ENCODING,
+        b"traceparent": _TRACE,
+        b"tracestate": _STATE,
+        b"expect": _EXPECT,
+        b"upgrade": _UPGRADE,
+        b"x-forwarded-client-cert": _DROP,
+    },
+    _DROP,
+)
 
 
 def _without_port(authority: bytes) -> bytes:
@@ -232,47 +235,46 @@ class RequestParser:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        lower = name.lower()
-        special = _SPECIAL.get(lower)
+        meaning = _MEANINGS[name]
         if not self._in_head:  # a trailer: nothing in it may pass for a header
-            if special is None and lower not in NOT_IN_TRAILERS:
+            if not meaning and name.lower() not in NOT_IN_TRAILERS:
                 self._trailers += (name, b": ", value, b"\r\n")
             return
-        if special is None:  # nearly all
+        if not meaning:  # nearly all
             self._lines += (name, b": ", value, b"\r\n")
-        elif special is _HOST:
+        elif meaning == _HOST:
             self._hosts.append(value.rstrip(b" \t"))
             self._lines += (name, b": ", value, b"\r\n")
-        elif special is _STATE:
+        elif meaning == _STATE:
             self._tracestate = True
             self._lines += (name, b": ", value, b"\r\n")
         else:
             self._others += 1
-            self._settle(special, value)
+            self._settle(meaning, value)
 
-    def _settle(self, special: int, value: bytes) -> None:
+    def _settle(self, meaning: int, value: bytes) -> None:
         """Take a header that does not travel as it is."""
-        if special is _TRACE:
+        if meaning == _TRACE:
             self._traceparent = value.rstrip(b" \t") if self._traceparent is None else b""  # of two, neither
-        elif special is _CONNECTION:
+        elif meaning == _CONNECTION:
             self._nominated += b"," + value if self._nominated else value
-        elif special is not _DROP:
-            self._failure = self._frame(special, value) or self._failure
+        elif meaning != _DROP:
+            self._failure = self._frame(meaning, value) or self._failure
 
-    def _frame(self, special: int, value: bytes) -> Answer | None:
+    def _frame(self, meaning: int, value: bytes) -> Answer | None:
         """Take a header that says where the body ends; return what is wrong with it."""
         value = value.rstrip(b" \t")  # llhttp leaves blanks at the end of a value
-        if special is _LENGTH:
+        if meaning == _LENGTH:
             if self._length >= 0 or _DIGITS.fullmatch(value) is None:
                 return bad(400, "bad_content_length", "content-length is not one number")
             self._length = int(value)
-        elif special is _ENCODING:
+        elif meaning == _ENCODING:
             if self._chunked or value.lower() != b"chunked":
                 return bad(501, "bad_transfer_encoding", "the only transfer-encoding understood is chunked")
             self._chunked = True
-        elif special is _UPGRADE:
+        elif meaning == _UPGRADE:
             self._upgrade = b"," if self._upgrade else value  # of two, neither
-        elif special is _EXPECT:
+        elif meaning == _EXPECT:
             self._expects = value.lower() == b"100-continue"
             if not self._expects:
                 return bad(417, "bad_expectation", "the only expectation understood is 100-continue")
@@ -393,7 +395,7 @@ class RequestParser:
 
     def _tell(self, opening: Opening | None) -> None:
         """Give away a request."""
-        block = written(self._lines, _SPECIAL)
+        block = b"".join(self._lines)
         self._sink.parsed(
             RequestHead.from_block(self._parser.get_method(), self._url, block),
             self._authority,
@@ -409,7 +411,7 @@ class RequestParser:
         if sum(map(len, self._trailers)) > self._limits.header_bytes:
             self._refuse(refusals.trailers_too_large(self._limits))
             raise _Stop
-        return written(self._trailers, _SPECIAL)
+        return b"".join(self._trailers)
 
     def _take_body(self) -> bytes:
         body, self._body = self._body, []

@@ -192,7 +192,7 @@ class Work:
         if opening.upgrade.lower() == b"websocket":
             self._frames = FrameCutter()
         self._inbound.begun(self)
-        head = encode_response(response.status, response.reason, response.headers, b"", None, self.spent)
+        head = encode_response(*response._replace(declared=None), self.spent)
         self.emit(Kind.RESPONSE_OPENING, encode_opening(opening, head))
         source = self.call.connection if self.call is not None else None
         assert source is not None, "a response comes over a connection"

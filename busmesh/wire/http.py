@@ -20,7 +20,7 @@ _UNTIL_THE_END = 1
 #: status, flags, sizes of reason and header block, length that a HEAD or 304 response declares without
 #: sending it.
 _RESPONSE = struct.Struct("!HBBIQ")
-_SPENT = 1
+_SPENT, _GRPC = 1, 2
 _NOT_DECLARED = (1 << 64) - 1
 #: Statuses of responses that end a request, of those that come before (RFC 9110 section 15.2), and of the one
 #: after which the connection speaks another protocol.
@@ -98,7 +98,8 @@ class WireResponse(NamedTuple):
     """A response as the calling agent reads it from a frame.
 
     ``declared`` is the content-length of a response that has no body for another reason (HEAD, 304).
-    ``spent`` says that the failure comes from further on, where it was tried again already.
+    ``grpc`` says that a gRPC status is among the headers, ``spent`` that the failure comes from further on,
+    where it was tried again already.
     """
 
     status: int
@@ -106,6 +107,7 @@ class WireResponse(NamedTuple):
     headers: bytes
     body: bytes
     declared: int | None
+    grpc: bool = False
     spent: bool = False
 
 
@@ -185,10 +187,11 @@ def encode_response(
     headers: bytes,
     body: bytes,
     declared: int | None = None,
+    grpc: bool = False,
     spent: bool = False,
 ) -> bytes:
     length = _NOT_DECLARED if declared is None else declared
-    fields = _RESPONSE.pack(status, spent, len(reason), len(headers), length)
+    fields = _RESPONSE.pack(status, spent | grpc << 1, len(reason), len(headers), length)
     return b"%b%b%b%b" % (fields, reason, headers, body)
 
 
@@ -211,7 +214,9 @@ def decode_response(data: bytes, statuses: range = FINAL) -> WireResponse:
         raise RemoteProtocolError("a reason phrase that no agent writes")
     check_headers(headers)
     length = None if declared == _NOT_DECLARED else declared
-    return WireResponse(status, reason, headers, data[headers_end:], length, bool(flags & _SPENT))
+    return WireResponse(
+        status, reason, headers, data[headers_end:], length, bool(flags & _SPENT), bool(flags & _GRPC)
+    )
 
 
 def encode_refusal(refusal: Refusal) -> bytes:

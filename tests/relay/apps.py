@@ -55,7 +55,7 @@ class FakeApp:
         """Answer the oldest call."""
         call = self.next()
         if not call.cancelled:
-            call.done(AppResponse(status, b"OK", headers, body, declared))
+            call.done(AppResponse(status, b"OK", headers, body, declared, b"grpc-status" in headers.lower()))
 
     def fail(self, code: str, *, processed: bool) -> None:
         self.next().done(AppFailure(processed, code, f"the application: {code}"))
