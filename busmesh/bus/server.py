@@ -37,8 +37,8 @@ HEALTHY_AFTER_S = 30.0
 #: For the server's Go runtime, unless the environment says otherwise. Bodies are garbage after one trip: with
 #: Go's own setting, 100, collecting them took half of the server's time and a third of a stream's speed. The
 #: heap of a bus that only forwards stays small; from 512 MiB on Go collects as often as it has to.
-#: This bus shares the machine with all that it connects: with half of the cores it has them when it needs them,
-#: and passes work between threads less, which was a third of what a small message cost it on two cores.
+#: This bus shares the machine with all that it connects: on half of the cores it passes work between threads
+#: less, which was a third of what a small message cost it on two cores.
 RUNTIME = {
     "GOGC": "400",
     "GOMEMLIMIT": "512MiB",
