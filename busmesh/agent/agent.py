@@ -44,6 +44,7 @@ from busmesh.identity.store import AgentHome
 from busmesh.members import acknowledgement
 from busmesh.members.acknowledgement import Acknowledgement
 from busmesh.members.announcement import Refused, State
+from busmesh.members.load import STALE_S, Load, LoadMeter, read_report
 from busmesh.names import ServiceName, SpiffeId, Subjects
 from busmesh.policy.compile import Caller
 from busmesh.policy.fields import seconds
@@ -153,6 +154,7 @@ class Agent:
     def _make_control(self) -> None:
         definition, bus, subjects, identity = self.definition, self.bus, self.subjects, self.identity
         self.registrar = Registrar(bus, subjects, identity, definition, self.instance)
+        self._meter = LoadMeter()
         self.upstreams = Upstreams(
             self._rng,
             self._discover,
@@ -230,6 +232,7 @@ class Agent:
             )
             self.inbound.closed_because = "its application has not been checked yet"
             self.registrar.active = lambda: self.inbound.active if self.inbound is not None else 0
+            self.registrar.load = self._load
             self.acceptor = Acceptor(self.bus, self.subjects, self.identity, self.inbound.add_session)
             self.health = HealthChecker(address, self.definition.health, self._health_changed)
             self.application.on_unreachable = self._unreachable
@@ -368,6 +371,14 @@ class Agent:
     def _unreachable(self) -> None:
         if self.health is not None:
             self.health.mailbox.tell(Unreachable())
+
+    def _load(self, now: float) -> Load | None:
+        """Return what this instance announces of its load; asked once a second."""
+        if self.inbound is None or self.application is None:
+            return None
+        said, at = self.application.report
+        report = read_report(said) if now - at < STALE_S else None
+        return self._meter.measure(self.inbound.served, self.inbound.failed, report, now)
 
     def _renewed(self) -> None:
         self.registrar.mailbox.tell(Renewed())

@@ -227,6 +227,14 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
         self._revive(announcement)
         if changed:
             self._show(announcement.name)
+        self._report(announcement)
+
+    def _report(self, announcement: Announcement) -> None:
+        """Let balancers know of an instance's load; it comes each second, nothing else follows from it."""
+        endpoint = self._upstreams.upstream(announcement.name).endpoints.get(announcement.instance)
+        load = announcement.load
+        if endpoint is not None and load is not None:
+            endpoint.figures.report(load.qps, load.eps, load.utilisation, time.monotonic())
 
     def _revive(self, announcement: Announcement) -> None:
         endpoint = self._upstreams.upstream(announcement.name).endpoints.get(announcement.instance)

@@ -14,6 +14,7 @@ from busmesh.errors import BusUnavailable
 from busmesh.identity.holder import Identity
 from busmesh.identity.signed import seal_signed
 from busmesh.members.announcement import PURPOSE, Announcement, Refused, State, encode
+from busmesh.members.load import Load
 from busmesh.names import Subjects
 from busmesh.relay.replies import answerable
 
@@ -85,6 +86,7 @@ class Registrar(Actor[HealthChanged | PolicyInForce | Drain | Leave | Renewed]):
         self._subject = subjects.member(name, instance)
         self._inboxes = answerable(subjects.root, "inbox")
         self.active: Callable[[], int] = lambda: 0
+        self.load: Callable[[float], Load | None] = lambda now: None
 
     @property
     def state(self) -> State:
@@ -107,7 +109,7 @@ class Registrar(Actor[HealthChanged | PolicyInForce | Drain | Leave | Renewed]):
                 self._say()
 
     async def tick(self) -> None:
-        self._say()
+        self._say(load=self.load(time.monotonic()))
 
     def _say(self, **changes: object) -> None:
         old = self.announcement

@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from busmesh.errors import InvalidName, RemoteProtocolError
+from busmesh.members.load import Load
 from busmesh.members.versioned import Codec
 from busmesh.names import ServiceName, SpiffeId, token
 
@@ -52,6 +53,7 @@ class Announcement(BaseModel):
         interval: seconds to the next announcement, at most.
         serves: False for an agent without an application, which only calls others.
         active: requests at work, as the instance counts them.
+        load: what it does and how busy that makes it, if its application says so.
         revision: number of the policy revision in force there; ``digest`` is that of the whole set.
         refused: a later revision that it could not accept.
     """
@@ -70,6 +72,7 @@ class Announcement(BaseModel):
     weight: int = Field(default=100, ge=0, le=10_000)
     locality: str = Field(default="", max_length=128)
     active: int = Field(default=0, ge=0)
+    load: Load | None = None
     revision: int = Field(default=0, ge=0)
     digest: str = Field(default="", max_length=64)
     refused: Refused | None = None

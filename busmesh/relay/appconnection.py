@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from typing import Any, Protocol
 
 import httptools
@@ -30,7 +31,7 @@ MAX_INTERIM = 100
 
 #: No longer than what a frame has room for.
 _REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]{0,255}")
-_LENGTH, _ENCODING, _UPGRADE, _DATE, _GRPC, _DROP = range(1, 7)
+_LENGTH, _ENCODING, _UPGRADE, _DATE, _GRPC, _LOAD, _DROP = range(1, 8)
 _MEANINGS = Meanings(
     {
         **dict.fromkeys(HOP_BY_HOP | WRITTEN_BY_AGENTS, _DROP),
@@ -39,6 +40,8 @@ _MEANINGS = Meanings(
         b"upgrade": _UPGRADE,
         b"date": _DATE,
         b"grpc-status": _GRPC,
+        b"endpoint-load-metrics": _LOAD,
+        b"endpoint-load-metrics-bin": _DROP,
     },
     _DROP,
 )
@@ -47,7 +50,13 @@ _INTERIM = (100, 102, 103)
 
 
 class Pool(Protocol):
-    """What a connection tells its pool."""
+    """What a connection tells its pool.
+
+    Attributes:
+        report: what the application last said of its load, and when (monotonic seconds).
+    """
+
+    report: tuple[bytes, float]
 
     @property
     def max_body(self) -> int:
@@ -342,7 +351,9 @@ class AppConnection(asyncio.Protocol):
             self._lines += (name, b": ", value, b"\r\n")
         else:
             self._others += 1
-            if meaning != _DROP:
+            if meaning == _LOAD:
+                self._pool.report = (value, time.monotonic())
+            elif meaning != _DROP:
                 self._frame(meaning, value.rstrip(b" \t"))  # llhttp leaves blanks at the end of a value
 
     def _frame(self, meaning: int, value: bytes) -> None:

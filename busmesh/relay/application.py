@@ -6,6 +6,7 @@ A failure says whether the application can have seen the request, because that d
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -73,6 +74,7 @@ class Application:
         self.host, self.port = host, port
         self.limits = limits or PoolLimits()
         self.max_body = self.limits.body
+        self.report = (b"", -math.inf)
         self.connections: set[AppConnection] = set()
         self.on_unreachable: Callable[[], None] = lambda: None
         self._idle: list[AppConnection] = []

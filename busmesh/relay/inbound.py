@@ -73,6 +73,10 @@ class Inbound:
         limiter: rate limits of this instance's service.
         contexts: where the calls of the application find the requests that they are made for.
         max_active: requests at work at once.
+
+    Attributes:
+        served: requests that were at work and are over; ``failed`` are those with a status of 500 or more.
+        refused: requests that were not taken.
     """
 
     def __init__(
@@ -109,7 +113,7 @@ class Inbound:
         self._ticker = Ticker(TICK_S, self._tick)
         self._stream_ticker = Ticker(STREAM_TICK_S, self._tick_streams)
         self._malformed = Tally(log, "malformed requests")
-        self.refused = 0
+        self.served = self.failed = self.refused = 0
         self.bad_frames = 0
         #: Why no request is taken at present, told to callers; they try elsewhere. Empty: requests are taken.
         self.closed_because = ""
@@ -295,6 +299,9 @@ class Inbound:
         """A request is over: forget it, and let telemetry hear of it."""
         if work.trace:
             self._contexts.end(work.trace)
+        self.served += 1
+        if work.status >= 500:
+            self.failed += 1
         self._observer.end_inbound(work, size)
 
     def _end(self, work: Work, refusal: Refusal) -> None:
