@@ -30,6 +30,7 @@ from busmesh.agent.readiness import Readiness
 from busmesh.agent.registrar import Drain, HealthChanged, Leave, PolicyInForce, Registrar, Renewed
 from busmesh.agent.rekeying import RekeyAll, Rekeying
 from busmesh.agent.telemetry import Telemetry
+from busmesh.agent.witness import Witness
 from busmesh.bus.address import SubjectAddress
 from busmesh.bus.bus import Bus
 from busmesh.bus.policylog import PolicyLog
@@ -175,12 +176,13 @@ class Agent:
         self.limits = LimitSharing(bus, subjects, identity, self.id, sharing, self.limiter)
         self.evidence = SharedEvidence(bus, subjects, identity, self.id, self.upstreams)
         self.upstreams.on_ejection = self._on_ejection
+        caller = self.caller = Caller(definition.name, definition.labels, definition.name.namespace)
         self.policies = Policies(
             bus=bus,
             policy_log=PolicyLog(bus, subjects),
             store=PolicyStore(self._home.policies),
             identity=identity,
-            caller=Caller(definition.name, definition.labels, definition.name.namespace),
+            caller=caller,
             apply=self._apply,
             acknowledge=_Acknowledgements(self),
             rng=self._rng,
@@ -198,7 +200,10 @@ class Agent:
         )
 
     def _make_request_path(self) -> None:
-        observer = Observer(self.registry, self.access, self.tracer, self.id, self.registrar.announcement)
+        self.witness = Witness(self.upstreams)
+        observer = Observer(
+            self.registry, self.access, self.tracer, self.id, self.registrar.announcement, self.witness
+        )
         self.outbound = Outbound(
             self.bus,
             namespace=self.definition.name.namespace,

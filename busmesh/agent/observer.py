@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 
+from busmesh.agent.witness import Witness
 from busmesh.decide.headers import HeaderOps
 from busmesh.members.announcement import Announcement
 from busmesh.names import SpiffeId
@@ -26,12 +27,20 @@ class Observer:
     """Telemetry of both directions of one agent."""
 
     def __init__(
-        self, registry: Registry, access: AccessLog, tracer: Tracer, me: SpiffeId, announcement: Announcement
+        self,
+        registry: Registry,
+        access: AccessLog,
+        tracer: Tracer,
+        me: SpiffeId,
+        announcement: Announcement,
+        witness: Witness,
     ) -> None:
         self._registry = registry
         self._access = access
         self._tracer = tracer
         self._me = me
+        self._witness = witness
+        self._witnessed = witness.records
         self._service = str(me.service)
         self._version = announcement.labels.get("version", "")
         self._unserved: dict[tuple[str, str], RequestMetrics] = {}
@@ -40,6 +49,8 @@ class Observer:
     # -- calls made by this instance -----------------------------------------------------------------
 
     def begin_try(self, exchange: Exchange) -> None:
+        if self._witnessed:
+            self._witness.begin_try(exchange)
         trace = exchange.trace
         if trace is None:
             trace = exchange.trace = self._tracer.begin(exchange.request.traceparent)
@@ -64,6 +75,8 @@ class Observer:
         exchange.traceparent = span.traceparent
 
     def end_try(self, exchange: Exchange, status: int, flags: str, now: float) -> None:
+        if self._witnessed:
+            self._witness.end_try(exchange, status, flags, now)
         span = exchange.span
         if span is not None:
             exchange.span = None
@@ -84,6 +97,8 @@ class Observer:
         metrics.record(status, flags, now - exchange.sent_at)
 
     def end_request(self, exchange: Exchange, status: int, flags: str, size: int) -> None:
+        if self._witnessed:
+            self._witness.end_request(exchange, status, flags)
         endpoint = exchange.endpoint
         if endpoint is None:
             # Answered without any try. The name came from the application, so it is no label unless known.

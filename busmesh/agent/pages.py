@@ -26,6 +26,10 @@ def pages_of(agent: Agent) -> dict[tuple[str, str], Page]:
         ("GET", "/policies"): lambda: _policies(agent),
         ("GET", "/breakers"): lambda: _breakers(agent),
         ("GET", "/certs"): lambda: _certificates(agent),
+        ("POST", "/explain"): lambda: as_json({"traceparent": agent.witness.expect(time.monotonic())}, 201),
+        ("GET", "/explain"): lambda: as_json(
+            {"requests": agent.witness.view(agent.policies.set, agent.caller)}
+        ),
         ("POST", "/drain"): lambda: _drain(agent),
     }
 
@@ -47,6 +51,7 @@ def _config(agent: Agent) -> Reply:
             "definition": definition,
             "instance": agent.instance,
             "id": str(agent.id),
+            "outbound": ":".join(map(str, agent.outbound_address)),
             "version": __version__,
             "bus": agent.bus.statistics(),
             "actors": agent.supervisor.statistics(),

@@ -14,13 +14,15 @@ import click
 from busmesh.agent.agent import Agent
 from busmesh.agent.definition import AgentDefinition
 from busmesh.bus.bus import Bus
+from busmesh.cli.callagent import Answered, Way, admin_address, answered, through
+from busmesh.cli.callexplained import tell_call
 from busmesh.cli.context import PATIENCE_S, Context, context_options, run
 from busmesh.cli.logs import log_option
-from busmesh.cli.output import tell_person
+from busmesh.cli.output import Output, output_option, tell_person
 from busmesh.errors import BusmeshError, BusUnavailable, UsageError
 from busmesh.identity.store import AgentHome, read_join_token
 from busmesh.names import ServiceName, Subjects
-from busmesh.relay.application import AppFailure, Application, AppResponse, Call, PoolLimits, render_request
+from busmesh.relay.application import AppFailure
 
 #: Seconds for enrolment and the first policy synchronisation.
 START_S = 10.0
@@ -42,6 +44,18 @@ START_S = 10.0
     type=click.Path(dir_okay=False, path_type=Path),
     help="Join token, where the home has none.  [env: BUSMESH_JOIN]",
 )
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="In place of the body print which rule, which instances could be asked, which was, and why.",
+)
+@click.option(
+    "--agent",
+    "beside",
+    metavar="HOST:PORT",
+    help="Send by the agent with this admin address, which knows ejections, breakers and load.",
+)
+@output_option
 @context_options
 @log_option()
 def call(
@@ -54,6 +68,9 @@ def call(
     timeout: float,
     caller: str,
     join: Path | None,
+    explain: bool,
+    beside: str | None,
+    output: Output,
     context: Context,
 ) -> int:
     """Send one request to SERVICE through the mesh and print the response.
@@ -66,6 +83,7 @@ def call(
       busmesh call orders /orders
       busmesh call orders /orders -H 'x-canary: always' -i
       busmesh call orders /orders -d '{"item": 7}' -H 'content-type: application/json'
+      busmesh call orders /orders --explain --agent 127.0.0.1:15000
     """
     name = ServiceName.parse(service)
     if not path.startswith("/"):
@@ -76,10 +94,17 @@ def call(
     if "\r\nhost:" not in f"\r\n{lines.lower()}":
         lines = f"Host: {name}\r\n{lines}"
     target = quote(path, safe="/?&=%:@!$'()*+,;~-._[]#").partition("#")[0]
-    message = render_request(verb.encode(), target.encode(), lines.encode(), body)
-    result = run(_call(context, join, caller, verb.encode(), message, timeout))
+    way = Way(verb.encode(), target.encode(), lines, body, timeout, explain=explain)
+    if beside is not None:
+        result, found = run(through(way, admin_address(beside)))
+    else:
+        result, found = run(_call(context, join, caller, way))
+    if found is not None:
+        tell_call(found, result, output)
     if isinstance(result, AppFailure):
         raise BusmeshError(f"no response: {result.message}", code="BM3301")
+    if found is not None:
+        return 0 if result.status < 400 else 1
     if include:
         click.echo(f"HTTP/1.1 {result.status} {result.reason.decode('latin-1')}", err=True)
         click.echo(result.headers.decode("latin-1").replace("\r\n", "\n"), err=True)
@@ -110,9 +135,7 @@ def _header(text: str) -> str:
     return f"{name.strip()}: {value.strip()}"
 
 
-async def _call(
-    context: Context, join: Path | None, caller: str, method: bytes, message: bytes, timeout: float
-) -> AppResponse | AppFailure:
+async def _call(context: Context, join: Path | None, caller: str, way: Way) -> Answered:
     definition = AgentDefinition.model_validate(
         {
             "service": caller,
@@ -136,7 +159,7 @@ async def _call(
         )
         try:
             await _start(agent, bus)
-            return await _send(agent, method, message, timeout)
+            return await answered(way, agent.outbound_address, agent.admin_address)
         finally:
             await agent.close()
 
@@ -155,17 +178,3 @@ async def _start(agent: Agent, bus: Bus) -> None:
             code="BM3302",
             hint="is `busmesh up` running?",
         ) from None
-
-
-async def _send(agent: Agent, method: bytes, message: bytes, timeout: float) -> AppResponse | AppFailure:
-    """Send to the agent's own listener, as any application would."""
-    pool = Application(*agent.outbound_address, PoolLimits(connections=1, pending=1))
-    answer: asyncio.Future[AppResponse | AppFailure] = asyncio.get_running_loop().create_future()
-    pool.send(Call(method, message, answer.set_result))
-    try:
-        async with asyncio.timeout(timeout):
-            return await answer
-    except TimeoutError:
-        return AppFailure(True, "timeout", f"nothing came within {timeout:g} s")
-    finally:
-        pool.close()

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from busmesh.cli import policyfiles, policyviews
+from busmesh.cli import policyexplain, policyfiles, policyviews
 from busmesh.cli.context import Context, context_options, run
 from busmesh.cli.figures import counted
 from busmesh.cli.logs import log_option
@@ -226,5 +226,5 @@ def _sentence(revision: Revision, agents: int, wait: float, outcome: Outcome) ->
     return f"{head}; {have} of {agents} agents have it after {outcome.waited * 1000:.0f} ms"
 
 
-for looking in (*policyfiles.COMMANDS, *policyviews.COMMANDS):
+for looking in (*policyfiles.COMMANDS, *policyviews.COMMANDS, policyexplain.explain_command):
     policy.add_command(looking)

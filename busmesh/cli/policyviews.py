@@ -63,17 +63,17 @@ _HISTORY_COLUMNS = (
 def list_command(output: Output, context: Context) -> None:
     """List the documents that are published."""
     history = history_of(context)
-    now, put_in = time.time(), _put_in(history)
+    now, put = time.time(), put_in(history)
     rows = []
     for key, document in history.current.documents.items():
-        made = history.time_of(put_in[key])
+        made = history.time_of(put[key])
         rows.append(
             {
                 "kind": key.kind,
                 "namespace": key.namespace,
                 "name": key.name,
                 "services": [str(service) for service, _ in claims(document)],
-                "revision": put_in[key],
+                "revision": put[key],
                 "age_s": None if made is None else round(now - made, 3),
                 "written_as": _written_as(document),
             }
@@ -81,7 +81,7 @@ def list_command(output: Output, context: Context) -> None:
     show(rows, _LIST_COLUMNS, output, empty="no policy is published; busmesh policy publish FILE...")
 
 
-def _put_in(history: History) -> dict[DocumentKey, int]:
+def put_in(history: History) -> dict[DocumentKey, int]:
     """Return the revision that put each document as it is."""
     return {document.key: revision.number for revision in history.revisions for document in revision.put}
 

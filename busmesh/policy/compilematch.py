@@ -5,8 +5,9 @@ What is known of the caller is settled here; what remains is a closure over byte
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from busmesh.decide import match
 from busmesh.decide.match import Condition, Test
@@ -26,32 +27,66 @@ class Caller:
     namespace: str = DEFAULT_NAMESPACE
 
 
+class Part(NamedTuple):
+    """One condition of an entry: what it looks at, what it wants there, and whether a request has it."""
+
+    what: str
+    wanted: str
+    holds: Condition
+
+
 def may_apply(entry: RouteMatch, document: Document, caller: Caller) -> bool:
     """Whether the entry can apply to this caller at all; inside the mesh every request is http."""
-    return (
-        (entry.scheme is None or _needed(entry.scheme)(b"http"))
-        and (entry.caller is None or document.service(entry.caller) == caller.service)
-        and (entry.source_namespace is None or entry.source_namespace == caller.namespace)
-        and all(caller.labels.get(name) == value for name, value in entry.source_labels.items())
-    )
+    return next(held_against(entry, document, caller), None) is None
+
+
+def held_against(entry: RouteMatch, document: Document, caller: Caller) -> Iterator[str]:
+    """Yield why the entry can never apply to this caller."""
+    if entry.scheme is not None and not _needed(entry.scheme)(b"http"):
+        yield f"scheme is 'http', wanted: {wish(entry.scheme)}"
+    if entry.caller is not None and document.service(entry.caller) != caller.service:
+        yield f"caller is '{caller.service}', wanted: '{document.service(entry.caller)}'"
+    if entry.source_namespace is not None and entry.source_namespace != caller.namespace:
+        yield f"source namespace is '{caller.namespace}', wanted: '{entry.source_namespace}'"
+    for name, value in entry.source_labels.items():
+        found = caller.labels.get(name)
+        if found != value:
+            yield f"source label {name} is {'absent' if found is None else repr(found)}, wanted: {value!r}"
 
 
 def condition_of(entry: RequestMatch) -> Condition | None:
     """Return the entry's conditions on the request itself, the cheap ones first; None for "always"."""
-    conditions: list[Condition] = []
+    return match.all_of([part.holds for part in parts_of(entry)])
+
+
+def parts_of(entry: RequestMatch) -> Iterator[Part]:
+    """Yield the entry's conditions one by one, in the order in which they are looked at."""
     if entry.method is not None:
-        conditions.append(match.method_passes(_needed(entry.method)))
+        yield Part("method", wish(entry.method), match.method_passes(_needed(entry.method)))
     if entry.uri is not None:
-        conditions.append(match.path_passes(_path_test(entry.uri, ignore_case=entry.ignore_uri_case)))
+        test = _path_test(entry.uri, ignore_case=entry.ignore_uri_case)
+        yield Part("path", wish(entry.uri), match.path_passes(test))
     if entry.authority is not None:
-        conditions.append(match.header_passes(b"host", _needed(entry.authority)))
+        yield Part(
+            "header host", wish(entry.authority), match.header_passes(b"host", _needed(entry.authority))
+        )
     for name, value in entry.headers.items():
-        conditions.append(match.header_passes(name.lower().encode(), _test(value)))
+        lower = name.lower()
+        yield Part(f"header {lower}", wish(value), match.header_passes(lower.encode(), _test(value)))
     for name, value in entry.without_headers.items():
-        conditions.append(match.header_fails(name.lower().encode(), _test(value, too_long=True)))
+        lower, test_or_none = name.lower(), _test(value, too_long=True)
+        yield Part(f"header {lower}", f"not {wish(value)}", match.header_fails(lower.encode(), test_or_none))
     for name, value in entry.query_params.items():
-        conditions.append(match.query_passes(name.encode(), _test(value)))
-    return match.all_of(conditions)
+        yield Part(f"query {name}", wish(value), match.query_passes(name.encode(), _test(value)))
+
+
+def wish(value: StringMatch) -> str:
+    """Write a comparison for people: ``'always'``, ``prefix '/api'``, ``present``."""
+    if value.exact is not None:
+        return repr(value.exact)
+    if value.prefix is not None:
+        return f"prefix {value.prefix!r}"
+    return "present" if value.regex is None else f"regex {value.regex!r}"
 
 
 def _test(value: StringMatch, *, too_long: bool = False) -> Test | None:
