@@ -182,6 +182,7 @@ class Subjects:
         self.mesh = token(mesh, "mesh")
         self.root = f"busmesh.{mesh}"
         self.revision = f"{self.root}.policy.revision"
+        self.dry_run = f"{self.root}.policy.dryrun"
         self.enrol = f"{self.root}.authority.enrol"
         self.renew = f"{self.root}.authority.renew"
         self.roll_call = f"{self.root}.roll"
@@ -236,6 +237,15 @@ class Subjects:
     @property
     def acks(self) -> str:
         return f"{self.root}.policy.ack.*.*.*"
+
+    def dry_report(self, service: ServiceName, instance: str) -> str:
+        """Where an agent says how its requests would fare by a dry run."""
+        where = f"{service.namespace}.{service.name}.{token(instance, 'instance')}"
+        return f"{self.root}.policy.dryreport.{where}"
+
+    @property
+    def dry_reports(self) -> str:
+        return f"{self.root}.policy.dryreport.*.*.*"
 
     def telemetry(self, signal: str, service: ServiceName, instance: str) -> str:
         where = f"{service.namespace}.{service.name}.{token(instance, 'instance')}"

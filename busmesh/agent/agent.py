@@ -17,6 +17,7 @@ from busmesh.actors.supervisor import Supervisor
 from busmesh.agent import limits, memory
 from busmesh.agent.admin import Admin
 from busmesh.agent.definition import AgentDefinition, split_address
+from busmesh.agent.dryrun import DryRuns
 from busmesh.agent.evidence import SharedEvidence
 from busmesh.agent.health import HealthChecker, Unreachable
 from busmesh.agent.identity import Renewals, obtain_identity
@@ -55,7 +56,7 @@ from busmesh.relay.destination import Destination
 from busmesh.relay.handshakes import Acceptor, Sessions, open_session
 from busmesh.relay.inbound import Inbound
 from busmesh.relay.listener import Listener
-from busmesh.relay.outbound import Outbound
+from busmesh.relay.outbound import Beside, Outbound
 from busmesh.relay.refusals import Limits
 from busmesh.relay.upstreams import Upstreams
 from busmesh.telemetry.access import AccessLog
@@ -187,6 +188,16 @@ class Agent:
             acknowledge=_Acknowledgements(self),
             rng=self._rng,
         )
+        self.dryruns = DryRuns(
+            bus,
+            subjects,
+            identity,
+            caller,
+            current=lambda: self.policies.set,
+            upstreams=self.upstreams,
+            install=self._look_on,
+            rng=self._rng,
+        )
         self.renewals = Renewals(bus, subjects, identity, self._home, self._renewed, self._rng)
         self.telemetry = Telemetry(
             bus,
@@ -246,6 +257,7 @@ class Agent:
         bus, subjects, name = self.bus, self.subjects, self.definition.name
         await bus.subscribe(f"{subjects.reply_prefix(self.instance)}*", self.outbound.on_reply)
         await bus.subscribe(subjects.revision, self._on_published)
+        await bus.subscribe(subjects.dry_run, self.dryruns.on_dry_run)
         await bus.subscribe(subjects.roll_call, self.registrar.on_question)
         if self.inbound is not None:
             await bus.subscribe(subjects.session(self.instance), self.acceptor.on_message)
@@ -265,6 +277,7 @@ class Agent:
             self.telemetry,
             self.limits,
             self.evidence,
+            self.dryruns,
         ):
             self.supervisor.start(actor)
         if self.health is not None:
@@ -320,12 +333,16 @@ class Agent:
     def _on_published(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
         self.policies.mailbox.tell(Published(payload))
 
+    def _look_on(self, beside: Beside | None) -> None:
+        self.outbound.beside = beside
+
     def _on_revision(self, revision: int) -> None:
         if revision > self.policies.set.number:
             self.policies.mailbox.tell(SeenElsewhere(revision))
 
     def _apply(self, snapshot: Snapshot) -> None:
         """Route by a new snapshot, and follow what it may send requests to, before the first one comes."""
+        self.dryruns.policies_changed()
         self.outbound.use(snapshot)
         self.limiter.apply(snapshot.limits, time.monotonic())
         for service in self.upstreams.services():

@@ -118,6 +118,7 @@ def _policies(agent: Agent) -> Reply:
             "documents": [document.plain for document in policies.set.documents.values()],
             "refused": policies.refused.model_dump(mode="json") if policies.refused is not None else None,
             "problem": policies.problem,
+            "dry_run": agent.dryruns.statistics(),
         }
     )
 

@@ -18,9 +18,11 @@ from busmesh.cli.figures import counted
 from busmesh.cli.logs import log_option
 from busmesh.cli.operator import desk, in_seconds, operator_option, operator_svid
 from busmesh.cli.output import Output, output_option, show
+from busmesh.cli.policydryrun import try_out
 from busmesh.cli.policyfiles import tell_findings
 from busmesh.cli.policyviews import STATUS_COLUMNS, status_row, tell_passed
 from busmesh.errors import BusmeshError
+from busmesh.identity.dryruns import MAX_DURATION_S
 from busmesh.identity.svid import Svid
 from busmesh.operator.publish import Outcome, Publisher, View, draft_revision, look
 from busmesh.operator.sources import expand
@@ -73,21 +75,53 @@ def _publishing_options(command: F) -> F:
 
 @policy.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...|-")
+@click.option("--dry-run", "dry", is_flag=True, help="Put nothing in force; say what would change.")
+@click.option(
+    "--for",
+    "seconds",
+    callback=in_seconds,
+    default="30s",
+    show_default=True,
+    metavar="DURATION",
+    help="How long a dry run looks at requests; an hour at most.",
+)
 @_publishing_options
-def publish(files: tuple[str, ...], **options: Any) -> int:
+def publish(files: tuple[str, ...], dry: bool, seconds: float, **options: Any) -> int:
     """Publish documents, all of them as one revision.
 
     FILE is a file, a folder of YAML files, a pattern, or - for standard input. Documents that are published
     just so already are left out. Ends with 1 if an agent refused the revision or did not confirm it in time.
 
+    With --dry-run nothing comes into force: every agent holds the documents against its requests for a while
+    and counts those that would go elsewhere, get other settings or be refused.
+
     \b
     Examples:
       busmesh policy publish policies/orders-split.yaml --reason "v2 gets 20 %"
       busmesh policy publish canary/ --wait 30s -v
+      busmesh policy publish canary/ --dry-run --for 10s
       sed s/80/50/ split.yaml | busmesh policy publish -
     """
     documents = load_documents(expand(files))
+    if dry:
+        if not 0 < seconds <= MAX_DURATION_S:
+            raise click.UsageError("--for is more than nothing and an hour at most")
+        return _try_out(documents, seconds, **options)
     return _revise(lambda view: (documents, ()), **options)
+
+
+def _try_out(
+    documents: Sequence[Document],
+    seconds: float,
+    *,
+    context: Context,
+    operator: str | None,
+    output: Output,
+    allow_dangling: bool,
+    **others: Any,
+) -> int:
+    svid = operator_svid(context, operator)
+    return run(try_out(documents, context, svid, seconds, output, allow_dangling=allow_dangling))
 
 
 @policy.command()

@@ -98,6 +98,14 @@ class Split(Generic[T]):
         self._position = position
         return self._targets[bisect_right(bounds, position)]
 
+    def upcoming(self) -> float | None:
+        """Return the place in [0, 1) that the next pick takes; None if there is nothing to choose between."""
+        return (self._position + STEP) % 1.0 if self._bounds else None
+
+    def at(self, place: float) -> T:
+        """Return the target of a place in [0, 1); what a pick takes is not touched."""
+        return self._targets[bisect_right(self._bounds, place)]
+
     def pick_for(self, value: bytes) -> T:
         """Return the target of whoever ``value`` stands for: always the same one.
 

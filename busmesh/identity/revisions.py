@@ -36,7 +36,7 @@ def seal_revision(svid: Svid, revision: Revision, now: float) -> bytes:
         InvalidDocument: it has more than 512 KiB in its binary form (BM2206).
         ValueError: it was made at another time.
     """
-    _check_author(svid.id.operator, str(svid.id), revision)
+    check_author(svid.id.operator, str(svid.id), revision)
     if int(now * 1000) != revision.time_ms:
         raise ValueError(f"{now} is not when revision {revision.number} was made")
     body: bytes = msgpack.packb([VERSION, revision.to_plain()])
@@ -74,7 +74,7 @@ def open_revision(
     if not signer.operator:  # before anything nested is decoded
         raise _not_an_operator(str(signer))
     revision = Revision.from_plain(_unpack(signed.body))
-    _check_author(signer.operator, str(signer), revision)
+    check_author(signer.operator, str(signer), revision)
     if revision.time_ms != signed.time_ms:
         raise IdentityError(f"revision {revision.number} was not made when it was signed", code="BM4303")
     if revision.time_ms < previous_ms - CLOCK_SKEW_S * 1000:
@@ -103,7 +103,7 @@ def _unpack(body: bytes) -> Any:
     return fields[1]
 
 
-def _check_author(operator: str, spiffe_id: str, revision: Revision) -> None:
+def check_author(operator: str, spiffe_id: str, revision: Revision) -> None:
     if not operator:
         raise _not_an_operator(spiffe_id)
     if revision.author != operator:

@@ -15,8 +15,9 @@ from random import Random
 
 from busmesh.bus.bus import Bus
 from busmesh.decide.guard import OverBudget
+from busmesh.decide.request import RequestHead
 from busmesh.decide.retry import Outcome
-from busmesh.decide.route import Target, choose_rule
+from busmesh.decide.route import Rule, Target, choose_rule
 from busmesh.names import ServiceName, service_of_authority
 from busmesh.policy.snapshot import Snapshot
 from busmesh.relay.actions import Actions
@@ -42,6 +43,8 @@ MAX_WAITING = 1024
 MAX_WHOLE = 256 * 1024
 #: Instances that a try asks for admission before it gives up.
 MAX_ASKED = 3
+#: (service, head, rule): looks on while requests are routed, and may not fail.
+Beside = Callable[[ServiceName, RequestHead, Rule | None], None]
 
 
 class Outbound:
@@ -59,6 +62,7 @@ class Outbound:
 
     Attributes:
         contexts: the requests at work beside this agent, if it serves.
+        beside: hears of each request and the rule chosen for it, before a destination is; None for nobody.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class Outbound:
         self._observer = observer
         self._rng = rng
         self.contexts = Contexts()
+        self.beside: Beside | None = None
         self.tries = Tries(bus, upstreams, self, renew_session=renew_session, gone=gone, rng=rng)
         self.on_reply = self.tries.on_reply
         self._parking = Parking(MAX_WAITING)
@@ -106,6 +111,8 @@ class Outbound:
             request.answer(Answer(404, "NR", "no_route", message))
             return
         rule = choose_rule(self._snapshot.service(service), request.head)
+        if self.beside is not None:
+            self.beside(service, request.head, rule)
         if rule is None:
             message = f"no rule of the routes for {service} matches {shown(request.head.path)}"
             request.answer(Answer(404, "NR", "no_route", message, str(service)))

@@ -151,3 +151,13 @@ def test_a_place_is_within_the_line(value: bytes, key: bytes) -> None:
 )
 def test_a_place_is_the_same_in_every_process_and_release(value: bytes, key: bytes, place: float) -> None:
     assert place_of(value, key) == place
+
+
+@given(st.lists(st.integers(0, 9), min_size=2, max_size=4).filter(any), st.floats(0, 0.999))
+def test_asked_beforehand_it_says_what_it_will_pick(weights: list[int], start: float) -> None:
+    split = Split(list(enumerate(weights)), start)
+    for _ in range(20):
+        place = split.upcoming()
+        expected = split.at(0.0 if place is None else place)
+        assert split.pick() == expected
+    assert (split.upcoming() is None) == (sum(weight > 0 for weight in weights) == 1)
