@@ -67,7 +67,8 @@ class _Stop(Exception):
     """Raised inside a callback of httptools: nothing of what is left may be parsed."""
 
 
-_ABSOLUTE = re.compile(rb"(?i:http)://([^/?#@]*)(.*)", re.DOTALL)
+#: Without userinfo, which RFC 9110 section 4.2.4 has recipients treat as an error.
+_ABSOLUTE = re.compile(rb"(?i:http)://([^/?#@]*)((?:[/?].*)?)", re.DOTALL)
 #: Visible ASCII and UTF-8 bytes; no fragment, blank or control character (RFC 9112 section 3.2).
 _TARGET = re.compile(rb"/[\x21\x22\x24-\x7e\x80-\xff]*")
 _TOKEN = re.compile(TOKEN)

@@ -54,7 +54,7 @@ def no_upgrade() -> Answer:
 
 
 def no_tls() -> Answer:
-    message = "the target is neither a path nor an http:// URL; the mesh encrypts by itself"
+    message = "the target is neither a path nor a plain http:// URL; the mesh encrypts by itself"
     return bad(400, "bad_target", message)
 
 
