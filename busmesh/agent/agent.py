@@ -23,12 +23,13 @@ from busmesh.agent.health import HealthChecker, Unreachable
 from busmesh.agent.identity import Renewals, obtain_identity
 from busmesh.agent.limits import LimitSharing
 from busmesh.agent.members import BusBack, Members
+from busmesh.agent.namesake import Namesake
 from busmesh.agent.observer import Observer
 from busmesh.agent.pages import pages_of
 from busmesh.agent.policies import Policies, Published, SeenElsewhere, Synchronise
 from busmesh.agent.policystore import PolicyStore
 from busmesh.agent.readiness import Readiness
-from busmesh.agent.registrar import Drain, HealthChanged, Leave, PolicyInForce, Registrar, Renewed
+from busmesh.agent.registrar import Drain, HealthChanged, Leave, PolicyInForce, Registrar, Renewed, Retire
 from busmesh.agent.rekeying import RekeyAll, Rekeying
 from busmesh.agent.telemetry import Telemetry
 from busmesh.agent.witness import Witness
@@ -45,7 +46,7 @@ from busmesh.identity.signed import seal_signed
 from busmesh.identity.store import AgentHome
 from busmesh.members import acknowledgement
 from busmesh.members.acknowledgement import Acknowledgement
-from busmesh.members.announcement import Refused, State
+from busmesh.members.announcement import Announcement, Refused, State
 from busmesh.members.load import STALE_S, Load, LoadMeter, read_report
 from busmesh.names import ServiceName, SpiffeId, Subjects
 from busmesh.policy.compile import Caller
@@ -71,6 +72,7 @@ log = logging.getLogger(__name__)
 #: After "I am draining" callers need a moment to hear it; requests that come meanwhile are served.
 DRAIN_NOTICE_S = 0.5
 ACCESS_EVENTS_PER_S = 100
+_SUPERSEDED = "another process has taken this instance's name; give each its own with --instance"
 #: Services that requests may name.
 MAX_SERVICES = 2048
 
@@ -108,6 +110,7 @@ class Agent:
         self.supervisor = Supervisor(self._rng)
         self.readiness = Readiness()
         self.draining = False
+        self.superseded = False
         self.outbound_address = ("", 0)
         self.admin_address = ("", 0)
         #: Set by POST /drain.
@@ -157,6 +160,12 @@ class Agent:
         definition, bus, subjects, identity = self.definition, self.bus, self.subjects, self.identity
         self.registrar = Registrar(bus, subjects, identity, definition, self.instance)
         self._meter = LoadMeter()
+        self.namesake = Namesake(
+            identity,
+            lambda: self.registrar.announcement,
+            lambda: self.registrar.sealed,
+            self._superseded,
+        )
         self.upstreams = Upstreams(
             self._rng,
             self._discover,
@@ -259,11 +268,17 @@ class Agent:
         await bus.subscribe(subjects.revision, self._on_published)
         await bus.subscribe(subjects.dry_run, self.dryruns.on_dry_run)
         await bus.subscribe(subjects.roll_call, self.registrar.on_question)
+        await bus.subscribe(subjects.member(name, self.instance), self.namesake.on_message)
         if self.inbound is not None:
-            await bus.subscribe(subjects.session(self.instance), self.acceptor.on_message)
+            gone = f"{subjects.gone_prefix(self.instance)}*"
             self._relay = await bus.subscribe(subjects.relay(self.instance), self.inbound.on_relay)
-            await bus.subscribe(f"{subjects.gone_prefix(self.instance)}*", self.inbound.on_gone)
             self._who = await bus.subscribe(subjects.who(name), self.registrar.on_question)
+            self._serving = [
+                self._relay,
+                self._who,
+                await bus.subscribe(subjects.session(self.instance), self.acceptor.on_message),
+                await bus.subscribe(gone, self.inbound.on_gone),
+            ]
         bus.on_connection(self._on_connection)
 
     def _start_actors(self) -> None:
@@ -272,6 +287,7 @@ class Agent:
             self.policies,
             self.members,
             self.registrar,
+            self.namesake,
             self.renewals,
             self.rekeying,
             self.telemetry,
@@ -310,6 +326,7 @@ class Agent:
                 "application",
                 lambda: "" if health.health.healthy else f"a healthy application: {health.last_error}",
             )
+        self.readiness.require("name", lambda: "" if not self.superseded else _SUPERSEDED)
         self.readiness.require("draining", lambda: "the end: this agent is draining" if self.draining else "")
 
     # -- what the parts tell each other ------------------------------------------------------------
@@ -383,7 +400,7 @@ class Agent:
         )
 
     def _health_changed(self, healthy: bool) -> None:
-        if self.inbound is not None and not self.draining:
+        if self.inbound is not None and not (self.draining or self.superseded):
             self.inbound.closed_because = "" if healthy else "its application is not healthy"
         self.registrar.mailbox.tell(HealthChanged(healthy))
         state = "healthy" if healthy else "unhealthy"
@@ -393,6 +410,25 @@ class Agent:
     def _unreachable(self) -> None:
         if self.health is not None:
             self.health.mailbox.tell(Unreachable())
+
+    def _superseded(self, later: Announcement) -> None:
+        """Step back: another process has this instance's name, its keys and its subjects."""
+        self.superseded = True
+        log.error(
+            "another process has taken the name %s: it started %.1f s after this one, which serves no more",
+            self.instance,
+            (later.incarnation - self.registrar.announcement.incarnation) / 1000,
+        )
+        self._event("agent.superseded", _SUPERSEDED)
+        self.registrar.mailbox.tell(Retire())
+        if self.inbound is not None:
+            self.inbound.closed_because = _SUPERSEDED
+            self._stepping_back = asyncio.create_task(self._step_back())
+
+    async def _step_back(self) -> None:
+        """Hear no more of what is meant for the other process; it would be answered twice."""
+        for number in self._serving:
+            await self.bus.unsubscribe(number)
 
     def _load(self, now: float) -> Load | None:
         """Return what this instance announces of its load; asked once a second."""

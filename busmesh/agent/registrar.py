@@ -46,11 +46,18 @@ class Leave:
     """Good-bye."""
 
 
+class Retire:
+    """Another process has this name: say nothing any more, not even good-bye."""
+
+
 class Renewed:
     """The SVID changed: sign with the new one from now on."""
 
 
-class Registrar(Actor[HealthChanged | PolicyInForce | Drain | Leave | Renewed]):
+Said = HealthChanged | PolicyInForce | Drain | Leave | Renewed | Retire
+
+
+class Registrar(Actor[Said]):
     """Owns this instance's announcement.
 
     Questions ("who serves this?", the roll call) are answered with the announcement signed last, on the bus's
@@ -82,7 +89,8 @@ class Registrar(Actor[HealthChanged | PolicyInForce | Drain | Leave | Renewed]):
             locality=definition.locality,
             software=__version__,
         )
-        self._sealed = b""
+        self.sealed = b""
+        self._retired = False
         self._subject = subjects.member(name, instance)
         self._inboxes = answerable(subjects.root, "inbox")
         self.active: Callable[[], int] = lambda: 0
@@ -92,7 +100,9 @@ class Registrar(Actor[HealthChanged | PolicyInForce | Drain | Leave | Renewed]):
     def state(self) -> State:
         return self.announcement.state
 
-    async def receive(self, message: HealthChanged | PolicyInForce | Drain | Leave | Renewed) -> None:
+    async def receive(self, message: Said) -> None:
+        if self._retired:
+            return
         match message:
             case HealthChanged(healthy):
                 if self.state in (State.DRAINING, State.LEFT):
@@ -107,22 +117,26 @@ class Registrar(Actor[HealthChanged | PolicyInForce | Drain | Leave | Renewed]):
                 self._say(state=State.LEFT)
             case Renewed():
                 self._say()
+            case Retire():
+                self._retired = True
+                self.announcement = self.announcement.model_copy(update={"state": State.LEFT})
 
     async def tick(self) -> None:
-        self._say(load=self.load(time.monotonic()))
+        if not self._retired:
+            self._say(load=self.load(time.monotonic()))
 
     def _say(self, **changes: object) -> None:
         old = self.announcement
         self.announcement = old.model_copy(
             update={**changes, "sequence": old.sequence + 1, "active": self.active()}
         )
-        self._sealed = seal_signed(self._identity.svid, PURPOSE, encode(self.announcement), time.time())
+        self.sealed = seal_signed(self._identity.svid, PURPOSE, encode(self.announcement), time.time())
         try:
-            self._bus.publish(self._subject, self._sealed)
+            self._bus.publish(self._subject, self.sealed)
         except BusUnavailable:
             return  # said again when the bus is back
 
     def on_question(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
         """Answer "who?" or the roll call, to an inbox of this mesh only."""
-        if self._sealed and self._inboxes.fullmatch(reply) and self.state is not State.LEFT:
-            self._bus.publish(reply.decode("ascii"), self._sealed)
+        if self.sealed and self._inboxes.fullmatch(reply) and self.state is not State.LEFT:
+            self._bus.publish(reply.decode("ascii"), self.sealed)

@@ -83,8 +83,15 @@ class Mesh:
         )
         return self._stack.enter_context(process)
 
-    def agent(self, service: str, name: str, *options: str, application: str = "") -> Instance:
-        """Start an agent for ``application`` (a URL), or a client-only one, and wait until it is ready."""
+    def agent(
+        self, service: str, name: str, *options: str, application: str = "", home: Path | None = None
+    ) -> Instance:
+        """Start an agent for ``application`` (a URL), or a client-only one, and wait until it is ready.
+
+        Another ``home`` makes it one of another machine, which has been given a join token.
+        """
+        if home is not None:
+            options = (*options, "--join", str(self.home / "join-token"))
         app = ("--app", application) if application else ()
         process = self._process(
             "agent",
@@ -102,6 +109,7 @@ class Mesh:
             *app,
             *options,
             name=f"agent-{name}-{self._count}",
+            home=home,
         )
         ready = process.ready()
         return Instance(name, process, ready["outbound"], ready["admin"])
