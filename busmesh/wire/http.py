@@ -215,7 +215,7 @@ def decode_response(data: bytes, statuses: range = FINAL) -> WireResponse:
     check_headers(headers)
     length = None if declared == _NOT_DECLARED else declared
     return WireResponse(
-        status, reason, headers, data[headers_end:], length, bool(flags & _SPENT), bool(flags & _GRPC)
+        status, reason, headers, data[headers_end:], length, bool(flags & _GRPC), bool(flags & _SPENT)
     )
 
 

@@ -317,10 +317,10 @@ def test_at_the_deadline_the_work_is_cancelled_and_a_late_answer_dropped(
     peer.ask(ms=200)
     [call] = orders.app.calls
     cancelled = []
-    for _ in range(22):
+    for _ in range(26):
         world.tick()
         cancelled.append(call.cancelled)
-    assert cancelled.index(True) in (19, 20)
+    assert cancelled.index(True) in (21, 22, 23), "the caller says so itself, up to 20 ms later"
     assert peer.refusal() == (504, "timeout", True)
     assert orders.inbound.active == 0
     orders.app.answer()

@@ -670,7 +670,7 @@ def test_a_timeout_is_a_504_in_time_and_ends_the_work(world: World, method: str,
     assert "orders-1" in body_of(client)["message"]
     assert len(orders.app.seen) == 1, "no other instance would be in time either"
     assert call.cancelled
-    assert world.notes.served == ["504 UT"]
+    assert world.notes.served == ["499 DC"], "as the instance sees it, the caller went"
     world.settled()
     assert orders.inbound.active == 0
 

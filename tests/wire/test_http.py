@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import assume, example, given, settings
@@ -95,12 +96,11 @@ def test_a_request_comes_back(
     headers=_BLOCK,
     body=st.binary(max_size=200),
     declared=st.none() | st.integers(0, 2**64 - 2),
+    grpc=st.booleans(),
+    spent=st.booleans(),
 )
-def test_a_response_comes_back(
-    status: int, reason: bytes, headers: bytes, body: bytes, declared: int | None
-) -> None:
-    data = encode_response(status, reason, headers, body, declared)
-    assert decode_response(data) == WireResponse(status, reason, headers, body, declared)
+def test_a_response_comes_back(**fields: Any) -> None:
+    assert decode_response(encode_response(**fields)) == WireResponse(**fields)
 
 
 @given(
