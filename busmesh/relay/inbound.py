@@ -45,8 +45,8 @@ SILENT_S = 5.0
 #: is not gone.
 GONE_S = 2.0
 
-#: The two clocks of a session are a trip apart, so that a caller's deadline would come here a little early. It
-#: says itself when it has passed; of one that does not, the work ends so much later.
+#: The two clocks of a session are a trip apart, so a deadline would come here a little early. The caller says
+#: itself when it has passed; the work for one that does not ends so much later.
 GRACE_S = 0.02
 #: Where a header block for the application has its trace id: its first line is ``traceparent: 00-...``.
 TRACE_ID = slice(len(b"traceparent: 00-"), len(b"traceparent: 00-") + 32)
