@@ -187,6 +187,8 @@ class Subjects:
         self.renew = f"{self.root}.authority.renew"
         self.roll_call = f"{self.root}.roll"
         self.policy_stream = f"BUSMESH_{mesh}_POLICY"
+        self.trust = f"{self.root}.trust.entry"
+        self.trust_stream = f"BUSMESH_{mesh}_TRUST"
 
     def member(self, service: ServiceName, instance: str) -> str:
         return f"{self.root}.member.{service.namespace}.{service.name}.{token(instance, 'instance')}"

@@ -19,8 +19,9 @@ from busmesh.agent.admin import Admin
 from busmesh.agent.definition import AgentDefinition, split_address
 from busmesh.agent.dryrun import DryRuns
 from busmesh.agent.evidence import SharedEvidence
+from busmesh.agent.expiry import register_identity
 from busmesh.agent.health import HealthChecker, Unreachable
-from busmesh.agent.identity import Renewals, obtain_identity
+from busmesh.agent.identity import Renewals, TrustChanged, enrol, obtain_identity
 from busmesh.agent.limits import LimitSharing
 from busmesh.agent.members import BusBack, Members
 from busmesh.agent.namesake import Namesake
@@ -44,6 +45,7 @@ from busmesh.errors import BusmeshError, UsageError
 from busmesh.identity.jointoken import JoinToken
 from busmesh.identity.signed import seal_signed
 from busmesh.identity.store import AgentHome
+from busmesh.identity.trustlog import Taken
 from busmesh.members import acknowledgement
 from busmesh.members.acknowledgement import Acknowledgement
 from busmesh.members.announcement import Announcement, Refused, State
@@ -65,6 +67,8 @@ from busmesh.telemetry.events import EventLog
 from busmesh.telemetry.metrics import Registry
 from busmesh.telemetry.process import register_process
 from busmesh.telemetry.trace import Tracer
+from busmesh.trust.follower import Follow, TrustFollower
+from busmesh.trust.store import TrustStore
 from busmesh.wire.frame import Session
 
 log = logging.getLogger(__name__)
@@ -127,6 +131,7 @@ class Agent:
         """
         await self.bus.connect()
         self.identity = await obtain_identity(self.bus, self.subjects, self.id, self._home, self._token)
+        await self._catch_up()
         self._make_telemetry()
         self._make_control()
         self._make_request_path()
@@ -138,8 +143,28 @@ class Agent:
             self.upstreams.upstream(ServiceName.parse(service))
         self._require()
         self._up = True
+        self._trust_changed(Taken.KNOWN)
         memory.keep_blocks()
         memory.settle()
+
+    async def _catch_up(self) -> None:
+        """Hear what the mesh believes by now, before anybody is talked to.
+
+        Starting is when a person looks at an instance, so one that was revoked joins anew by its join token.
+        """
+        self.trust = TrustFollower(
+            self.bus,
+            self.subjects,
+            self.identity.verifier,
+            TrustStore(self._home.trust_log),
+            self._trust_changed,
+            self._rng,
+        )
+        self.trust.load()
+        await self.trust.started()
+        if not self.identity.usable(time.time()):
+            fresh = await enrol(self.bus, self.subjects, self.id, self._home, self._token)
+            self.identity.renew(fresh.svid, fresh.bundle)
 
     def _make_telemetry(self) -> None:
         name = self.definition.name
@@ -187,6 +212,7 @@ class Agent:
         self.evidence = SharedEvidence(bus, subjects, identity, self.id, self.upstreams)
         self.upstreams.on_ejection = self._on_ejection
         caller = self.caller = Caller(definition.name, definition.labels, definition.name.namespace)
+        self.members.on_trust = self.trust.heard_of
         self.policies = Policies(
             bus=bus,
             policy_log=PolicyLog(bus, subjects),
@@ -207,7 +233,17 @@ class Agent:
             install=self._look_on,
             rng=self._rng,
         )
-        self.renewals = Renewals(bus, subjects, identity, self._home, self._renewed, self._rng)
+        self.renewals = Renewals(
+            bus,
+            subjects,
+            identity,
+            self._home,
+            self._token,
+            renewed=self._renewed,
+            warn=self._event,
+            rng=self._rng,
+        )
+        register_identity(self.registry, identity, lambda: self.renewals.renewals)
         self.telemetry = Telemetry(
             bus,
             subjects,
@@ -284,6 +320,7 @@ class Agent:
     def _start_actors(self) -> None:
         self.rekeying = Rekeying(self.upstreams, self.inbound, self.members.renew_session, self._rng)
         for actor in (
+            self.trust,
             self.policies,
             self.members,
             self.registrar,
@@ -340,6 +377,7 @@ class Agent:
     def _on_connection(self, standing: bool) -> None:
         if standing:
             self.members.mailbox.tell(BusBack())
+            self.trust.mailbox.tell(Follow())
             self.policies.mailbox.tell(Synchronise())
             self.registrar.mailbox.tell(Renewed())
             self.limits.mailbox.tell(limits.BusBack())
@@ -442,6 +480,34 @@ class Agent:
         self.registrar.mailbox.tell(Renewed())
         self.rekeying.mailbox.tell(RekeyAll())
         self._event("identity.renewed", "the SVID was renewed")
+
+    def _trust_changed(self, taken: Taken) -> None:
+        """End what rests on certificates that count no more, say what is believed now, and keep it."""
+        if not self._up:
+            return
+        if taken is Taken.BUNDLE:
+            self._home.save_trust(self.identity.bundle)
+            self._event("identity.trust", f"trust bundle {self.identity.bundle.version} is in force")
+        ends = self._session_ends
+        closed = self.inbound.close_sessions(ends) if self.inbound is not None else 0
+        for endpoint in list(self.upstreams.endpoints()):
+            session = endpoint.session
+            if session is None or not ends(session):
+                continue
+            closed += 1
+            if taken is Taken.BUNDLE:  # the instance has a new SVID; the old session serves until it is shown
+                self.members.renew_session(endpoint)
+                continue
+            endpoint.session = None
+            self.outbound.fail_all(endpoint, "revoked", f"instance {endpoint.instance} was revoked")
+            self.members.gone(endpoint)
+        if closed:
+            self._event("identity.sessions-ended", f"{closed} sessions rested on what counts no more")
+        self.registrar.mailbox.tell(Renewed())
+        self.renewals.mailbox.tell(TrustChanged())
+
+    def _session_ends(self, session: Session) -> bool:
+        return self.identity.ends(session.fingerprint)
 
     def _event(
         self, kind: str, message: str, detail: dict[str, str | int | float | bool | None] | None = None

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import TypeVar
@@ -13,13 +14,14 @@ from typing import TypeVar
 from busmesh.actors.actor import Actor
 from busmesh.bus.bus import Bus
 from busmesh.errors import BusmeshError, BusUnavailable, IdentityError, NotFound, RemoteProtocolError
+from busmesh.identity.alarms import Alarms
 from busmesh.identity.enrol import Enrolment
 from busmesh.identity.holder import Identity
 from busmesh.identity.jointoken import JoinToken
 from busmesh.identity.renew import Renewal
 from busmesh.identity.store import AgentHome
 from busmesh.identity.svid import Svid, new_key, renewal_time
-from busmesh.identity.trust import TrustBundle
+from busmesh.identity.trust import TrustBundle, key_identifier
 from busmesh.identity.verify import verify_certificate
 from busmesh.names import SpiffeId, Subjects
 
@@ -32,6 +34,12 @@ _FORGEABLE = frozenset(("BM4101", "BM4102", "BM4103", "BM4203", "BM4204"))
 DOUBTS = 4
 #: Seconds in which all answers are taken, after a first one that proved nothing.
 EVERYBODY_S = 1.0
+#: Renewals for the sake of another root are spread over so long: one authority does 500 a second.
+SPREAD_S = 5.0
+#: Between two renewals that brought an SVID of the old root.
+AGAIN_S = 15.0
+#: Failed renewals in a row that somebody should hear of.
+ALARM_FAILURES = 3
 _T = TypeVar("_T")
 
 
@@ -48,8 +56,18 @@ async def obtain_identity(
         NotFound: no join token.
     """
     stored = _stored(wanted, home)
-    if stored is not None:
-        return stored
+    return await enrol(bus, subjects, wanted, home, token) if stored is None else stored
+
+
+async def enrol(
+    bus: Bus, subjects: Subjects, wanted: SpiffeId, home: AgentHome, token: Callable[[], JoinToken]
+) -> Identity:
+    """Join the mesh with a join token, waiting for the authority as long as it takes.
+
+    Raises:
+        IdentityError: the authority refused; trying again would not help.
+        NotFound: no join token.
+    """
     join_token = token()
     pause = 0.1
     doubts = DOUBTS
@@ -129,11 +147,26 @@ def _keep(home: AgentHome, svid: Svid, bundle: TrustBundle) -> None:
     home.save_svid(svid)
 
 
-class Renewals(Actor[None]):
-    """Renews the SVID at half of its life; traffic notices nothing, since sessions outlive certificates."""
+@dataclass(frozen=True, slots=True)
+class TrustChanged:
+    """The trust bundle or the revocations are others: the SVID may be due for reasons other than its age."""
+
+
+class Renewals(Actor[TrustChanged]):
+    """Renews the SVID at half of its life; traffic notices nothing, since sessions outlive certificates.
+
+    It renews early when the mesh issues under another root. An SVID that nobody believes any more, because
+    the authority was away for too long or its root was removed meanwhile, is replaced by enrolling anew. One
+    that was revoked is not: whoever revoked it wants a person to look at it.
+
+    Args:
+        token: reads the join token, to enrol anew.
+        renewed: called after each renewal.
+        warn: told what may go wrong soon: kind of event, message, and facts.
+    """
 
     interval = 1.0
-    capacity = 1
+    capacity = 4
 
     def __init__(
         self,
@@ -141,7 +174,10 @@ class Renewals(Actor[None]):
         subjects: Subjects,
         identity: Identity,
         home: AgentHome,
+        token: Callable[[], JoinToken],
+        *,
         renewed: Callable[[], None],
+        warn: Callable[[str, str, dict[str, str | int | float | bool | None]], None],
         rng: Random,
     ) -> None:
         super().__init__("renewals")
@@ -149,38 +185,90 @@ class Renewals(Actor[None]):
         self._subjects = subjects
         self._identity = identity
         self._home = home
+        self._token = token
         self._renewed = renewed
+        self._warn = warn
         self._rng = rng
         self._due = self._next_due()
         #: The last answer proved nothing: listen to all of them the next time.
         self._doubtful = False
+        self._alarms = Alarms()
+        self._revoked = False
         self.renewals = 0
+        self.failures = 0
 
     def _next_due(self) -> float:
         svid = self._identity.svid
         return renewal_time(svid.not_before, svid.not_after, self._rng)
 
+    async def receive(self, message: TrustChanged) -> None:
+        """Renew soon if that brings an SVID of another root; spread, because all hear of it at once."""
+        if self._identity.outdated:
+            self._due = min(self._due, time.time() + self._rng.uniform(0.0, SPREAD_S))
+
     async def tick(self) -> None:
         now = time.time()
-        if now < self._due or not self._bus.connected:
+        self._look_ahead(now)
+        if now < self._due or not self._bus.connected or self._identity.revoked:
             return
-        renewal = Renewal(self._identity.svid, new_key(), now)
         try:
-            answers = await _answers(
-                self._bus, self._subjects.renew, renewal.request(), everybody=self._doubtful
-            )
-            verifier = self._identity.verifier
-            svid, bundle = _first_true(answers, partial(renewal.finish, verifier=verifier, now=time.time()))
+            if self._identity.usable(now):
+                svid, bundle = await self._renewal(now)
+            else:
+                svid, bundle = await self._enrolment(now)
         except BusmeshError as error:
-            left = self._identity.svid.not_after - now
-            log.warning("the SVID could not be renewed, %.0f s are left: %s", left, error)
-            self._due = now + max(1.0, min(30.0, left / 20))
-            self._doubtful = not isinstance(error, BusUnavailable)
+            self._failed(error, now)
             return
         self._doubtful = False
         self._identity.renew(svid, bundle)
-        _keep(self._home, svid, bundle)
+        _keep(self._home, svid, self._identity.bundle)
         self._due = self._next_due()
+        if self._identity.outdated:  # this authority still issues under the old root
+            self._due = min(self._due, now + AGAIN_S)
         self.renewals += 1
+        self.failures = 0
         self._renewed()
         log.info("the SVID was renewed")
+
+    async def _renewal(self, now: float) -> tuple[Svid, TrustBundle]:
+        renewal = Renewal(self._identity.svid, new_key(), now)
+        answers = await _answers(self._bus, self._subjects.renew, renewal.request(), everybody=self._doubtful)
+        verifier = self._identity.verifier
+        return _first_true(answers, partial(renewal.finish, verifier=verifier, now=time.time()))
+
+    async def _enrolment(self, now: float) -> tuple[Svid, TrustBundle]:
+        log.warning("nobody believes the present SVID any more: enrolling anew")
+        enrolment = Enrolment(self._token(), self._identity.id, new_key(), now)
+        answers = await _answers(
+            self._bus, self._subjects.enrol, enrolment.request(), everybody=self._doubtful
+        )
+        return _first_true(answers, partial(enrolment.finish, now=time.time()))
+
+    def _failed(self, error: BusmeshError, now: float) -> None:
+        left = self._identity.svid.not_after - now
+        log.warning("the SVID could not be renewed, %.0f s are left: %s", left, error)
+        self._due = now + max(1.0, min(30.0, left / 20))
+        self._doubtful = not isinstance(error, BusUnavailable)
+        self.failures += 1
+        if self.failures == ALARM_FAILURES:
+            self._warn(
+                "identity.renewal-missed",
+                f"the SVID could not be renewed {self.failures} times; it ends in {max(0.0, left):.0f} s",
+                {"failures": self.failures, "seconds_left": round(left), "code": error.code},
+            )
+
+    def _look_ahead(self, now: float) -> None:
+        """Say long before what will end, and once if this very instance was revoked."""
+        for root, days in self._alarms.due(self._identity.bundle, now):
+            left = root.not_valid_after_utc.timestamp() - now
+            self._warn(
+                "identity.root-expires",
+                f"a root of the mesh ends in {left / 86400:.1f} days: busmesh identity rotate",
+                {"root": key_identifier(root).hex(), "seconds_left": round(left), "threshold_days": days},
+            )
+        if self._identity.revoked and not self._revoked:
+            log.error(
+                "this instance was revoked: nobody takes its requests; start it again with a join token"
+            )
+            self._warn("identity.revoked", "this instance was revoked", {})
+        self._revoked = self._identity.revoked

@@ -97,6 +97,8 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
         self._refused = Tally(log, "announcements")
         #: Told the highest revision that any member has in force: a later one means that we missed some.
         self.on_revision: Callable[[int], None] = lambda revision: None
+        #: Told the trust version and the digest of the revocations of every member.
+        self.on_trust: Callable[[int, str], None] = lambda version, digest: None
 
     @property
     def forged(self) -> int:
@@ -224,6 +226,7 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
             return  # replayed, or not by whom it speaks of: nothing follows from it
         changed = self.table.apply(announcement, signed.signer.id, time.monotonic())
         self.on_revision(announcement.revision)
+        self.on_trust(announcement.trust, announcement.revocations)
         self._revive(announcement)
         if changed:
             self._show(announcement.name)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from busmesh import __version__
 from busmesh.agent.admin import Page, Reply, as_json
+from busmesh.identity.trust import key_identifier
 
 if TYPE_CHECKING:
     from busmesh.agent.agent import Agent
@@ -124,15 +125,44 @@ def _policies(agent: Agent) -> Reply:
 
 
 def _certificates(agent: Agent) -> Reply:
-    svid = agent.identity.svid
+    svid, bundle, verifier = agent.identity.svid, agent.identity.bundle, agent.identity.verifier
     return as_json(
         {
             "id": str(svid.id),
+            "serial": f"{svid.certificate.serial_number:x}",
+            "issuer": svid.issuer,
+            "revoked": agent.identity.revoked,
             "fingerprint": svid.fingerprint,
             "not_before": svid.not_before,
             "not_after": svid.not_after,
             "seconds_left": round(svid.not_after - time.time()),
             "renewals": agent.renewals.renewals,
+            "failures": agent.renewals.failures,
+            "trust": {
+                "version": bundle.version,
+                "roots": [
+                    {
+                        "id": key_identifier(root).hex(),
+                        "not_after": root.not_valid_after_utc.timestamp(),
+                        "issues": key_identifier(root).hex() == bundle.issuer,
+                    }
+                    for root in bundle.roots
+                ],
+                "retired": [
+                    {"id": key_identifier(root.certificate).hex(), "through": root.through}
+                    for root in bundle.retired
+                ],
+                "revocations": [
+                    {
+                        "target": each.target,
+                        "serial": f"{each.serial:x}" if each.serial else "",
+                        "at": each.at_ms / 1000,
+                        "until": each.until_ms / 1000,
+                        "reason": each.reason,
+                    }
+                    for each in verifier.revocations
+                ],
+            },
         }
     )
 

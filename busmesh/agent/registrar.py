@@ -51,7 +51,7 @@ class Retire:
 
 
 class Renewed:
-    """The SVID changed: sign with the new one from now on."""
+    """SVID, trust bundle or revocations changed: say so, signed by the SVID of now."""
 
 
 Said = HealthChanged | PolicyInForce | Drain | Leave | Renewed | Retire
@@ -126,9 +126,15 @@ class Registrar(Actor[Said]):
             self._say(load=self.load(time.monotonic()))
 
     def _say(self, **changes: object) -> None:
-        old = self.announcement
+        old, verifier = self.announcement, self._identity.verifier
         self.announcement = old.model_copy(
-            update={**changes, "sequence": old.sequence + 1, "active": self.active()}
+            update={
+                "trust": verifier.bundle.version,
+                "revocations": verifier.revocations.digest,
+                **changes,
+                "sequence": old.sequence + 1,
+                "active": self.active(),
+            }
         )
         self.sealed = seal_signed(self._identity.svid, PURPOSE, encode(self.announcement), time.time())
         try:

@@ -18,7 +18,10 @@ from busmesh.errors import BusUnavailable
 from busmesh.identity.enrol import Answer, SeenNonces, answer
 from busmesh.identity.renew import answer_renewal
 from busmesh.identity.store import Home
+from busmesh.identity.trustlog import Taken
 from busmesh.names import SpiffeId, Subjects, token
+from busmesh.trust.follower import Follow, TrustFollower
+from busmesh.trust.store import TrustStore
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +64,9 @@ class Authority:
         self._subjects = Subjects(mesh)
         self._lifetime_s = lifetime_s
         self._keys = Keys(home, self.id, time.time(), rng)
+        self.trust = TrustFollower(
+            bus, self._subjects, self._keys.verifier, TrustStore(home.trust_log), self._trust_changed, rng
+        )
         self._seen = SeenNonces()
         self._supervisor = Supervisor(rng)
         self._also = [*also]
@@ -81,7 +87,9 @@ class Authority:
 
     async def start(self) -> None:
         """Start the actors and listen; the bus carries the subscriptions over every reconnect."""
-        actors: list[Actor[Any]] = [self.keeper, self.enrolments, self.renewals, *self._also]
+        self.trust.load()
+        self._bus.on_connection(self._on_connection)
+        actors: list[Actor[Any]] = [self.trust, self.keeper, self.enrolments, self.renewals, *self._also]
         for actor in actors:
             self._supervisor.start(actor)
         for subject, desk in (
@@ -103,6 +111,14 @@ class Authority:
         """Read roots and grants again soon, not at the next look."""
         self.keeper.mailbox.tell(None)
 
+    def _on_connection(self, standing: bool) -> None:
+        if standing:
+            self.trust.mailbox.tell(Follow())
+
+    def _trust_changed(self, taken: Taken) -> None:
+        if taken is Taken.BUNDLE:
+            self._keys.keep_trust()
+
     def statistics(self) -> dict[str, dict[str, int]]:
         return {desk.name: desk.statistics() for desk in (self.enrolments, self.renewals)}
 
@@ -115,6 +131,7 @@ class Authority:
             now,
             self._seen,
             bundle=keys.bundle,
+            revocations=keys.verifier.revocations,
             lifetime_s=self._lifetime_s,
         )
 

@@ -13,7 +13,7 @@ from busmesh.errors import BusmeshError
 from busmesh.identity.jointoken import Grant
 from busmesh.identity.store import Home
 from busmesh.identity.svid import renewal_time
-from busmesh.identity.trust import TrustBundle
+from busmesh.identity.trust import TrustBundle, key_identifier
 from busmesh.identity.verify import Verifier
 from busmesh.names import SpiffeId
 
@@ -23,7 +23,7 @@ OPERATORS_EVERY_S = 3600.0
 
 
 class Keys:
-    """Reads the home; the root itself is read once.
+    """Reads the home, and reads it again when somebody changed it.
 
     Args:
         home: where root, roots and grants are kept.
@@ -53,6 +53,11 @@ class Keys:
     def bundle(self) -> TrustBundle:
         return self.verifier.bundle
 
+    @property
+    def issues(self) -> bool:
+        """Whether this is the root that the mesh issues under now; else another authority answers."""
+        return key_identifier(self.ca.certificate).hex() == self.bundle.issuer
+
     def reload(self) -> None:
         """Read roots and grants again; what cannot be read leaves the old ones in force.
 
@@ -61,10 +66,20 @@ class Keys:
         """
         grants = self._home.grants()
         bundle = self._home.trust(self._id.mesh)
+        ca = self._home.authority(self._id.mesh)
         self.grants = grants
-        if bundle != self.bundle:
+        if bundle != self.bundle and bundle.version >= self.bundle.version:
             self.verifier.trust(bundle)
-            log.info("the trust bundle has %d roots now", len(bundle.roots))
+            log.info("trust bundle %d has %d roots", bundle.version, len(bundle.roots))
+        if ca.certificate != self.ca.certificate:
+            self.ca = ca
+            log.info("the root was replaced: issuing by another from now on")
+            self._issue_own(time.time())
+
+    def keep_trust(self) -> None:
+        """Store the bundle that the trust log brought, unless the home has a newer one."""
+        if self._home.trust(self._id.mesh).version < self.bundle.version:
+            self._home.save_trust(self.bundle)
 
     def renew_own(self, now: float) -> None:
         """Issue the authority's next SVID if its present one is past half of its life."""
@@ -89,7 +104,7 @@ class Keys:
 class KeyKeeper(Actor[None]):
     """Follows the home: a new grant counts, and a deleted one lets nobody in, within one interval."""
 
-    interval = 2.0
+    interval = 1.0
     capacity = 1
 
     def __init__(self, keys: Keys) -> None:

@@ -39,6 +39,9 @@ class LogUnavailable(BusUnavailable):
 class PolicyLog:
     """Reads and appends entries; knows nothing of what is in them."""
 
+    what = "policy log"
+    entry = "revision"
+
     def __init__(self, bus: Bus, subjects: Subjects) -> None:
         self._bus = bus
         self._stream = subjects.policy_stream
@@ -51,7 +54,7 @@ class PolicyLog:
             answer = await self._bus.request(f"$JS.API.{verb}.{self._stream}", payload, timeout=2.0)
         except BusUnavailable as error:
             raise LogUnavailable(
-                f"the policy log cannot be reached: {error.message}",
+                f"the {self.what} cannot be reached: {error.message}",
                 code="BM3101",
                 hint=_HINT,
             ) from None
@@ -123,7 +126,7 @@ class PolicyLog:
                 headers={"Nats-Expected-Last-Sequence": str(sequence - 1)},
             )
         except BusUnavailable as error:
-            raise LogUnavailable(f"the revision was not stored: {error.message}", code="BM3102") from None
+            raise LogUnavailable(f"the {self.entry} was not stored: {error.message}", code="BM3102") from None
         result = _json(answer)
         if "error" in result:
             if result["error"].get("err_code") in _WRONG_SEQUENCE:
@@ -135,7 +138,22 @@ class PolicyLog:
             raise _refused(result)
         if (result.get("stream"), result.get("seq")) != (self._stream, sequence):
             # Agents listen on the subject too, and anybody may answer.
-            raise LogUnavailable("somebody else than the policy log took the revision", code="BM3103")
+            raise LogUnavailable(f"somebody else than the {self.what} took the {self.entry}", code="BM3103")
+
+
+class TrustLog(PolicyLog):
+    """The same for what the mesh believes: trust bundles and revocations, in a stream of their own.
+
+    Its order means little: a bundle has a number, and a revocation holds wherever it stands.
+    """
+
+    what = "trust log"
+    entry = "entry"
+
+    def __init__(self, bus: Bus, subjects: Subjects) -> None:
+        super().__init__(bus, subjects)
+        self._stream = subjects.trust_stream
+        self._subject = subjects.trust
 
 
 def _json(message: Message) -> dict[str, Any]:

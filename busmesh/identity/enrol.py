@@ -21,7 +21,8 @@ from busmesh.errors import BusmeshError, IdentityError, InvalidName, UsageError
 from busmesh.identity.ca import CertificateAuthority, requested_key
 from busmesh.identity.fields import FieldReader, pack
 from busmesh.identity.jointoken import MAC_BYTES, REPLY, REQUEST, Grant, JoinToken
-from busmesh.identity.profile import MAX_CERTIFICATE, MAX_SIGNING_REQUEST
+from busmesh.identity.profile import BACKDATE_S, MAX_CERTIFICATE, MAX_SIGNING_REQUEST
+from busmesh.identity.revocation import Revocations
 from busmesh.identity.svid import Svid, signing_request
 from busmesh.identity.trust import TrustBundle
 from busmesh.identity.verify import verify_certificate
@@ -45,6 +46,7 @@ class Refusal(StrEnum):
     EXPIRED = "expired"
     FORBIDDEN = "forbidden"
     INVALID = "invalid"
+    REVOKED = "revoked"
 
 
 _EXPLAINED: Mapping[str, tuple[str, str]] = {
@@ -53,6 +55,7 @@ _EXPLAINED: Mapping[str, tuple[str, str]] = {
     Refusal.BUSY: ("the authority has too many requests to remember", "try again in a minute"),
     Refusal.EXPIRED: ("the join token has expired", "ask the mesh's operator for a new one"),
     Refusal.FORBIDDEN: ("the join token is not for this service", "ask the mesh's operator for one that is"),
+    Refusal.REVOKED: ("it was revoked a moment ago", "try again in a minute"),
     Refusal.INVALID: ("the signing request does not prove a P-256 key", "check both versions of busmesh"),
 }
 
@@ -186,6 +189,7 @@ def answer(
     seen: SeenNonces,
     *,
     bundle: TrustBundle | None = None,
+    revocations: Revocations | None = None,
     lifetime_s: float | None = None,
 ) -> Answer:
     """Answer one enrolment request: the authority's side. Never raises, whatever arrives.
@@ -198,6 +202,7 @@ def answer(
         seen: the nonces answered before; lost on a restart, which is harmless: a replayed request can only
             get a certificate for the key of the true newcomer.
         bundle: the roots to hand out; default the authority's own root.
+        revocations: nobody gets a certificate that these hit.
         lifetime_s: of the SVID; default 1 h.
     """
     try:
@@ -220,7 +225,9 @@ def answer(
     if refusal is None:
         try:
             spiffe_id = SpiffeId.parse(wanted.decode("ascii", "replace"))
-            if grant.allows(spiffe_id):
+            if revocations is not None and revocations.hitting(spiffe_id, 0, now - BACKDATE_S) is not None:
+                refusal = Refusal.REVOKED
+            elif grant.allows(spiffe_id):
                 certificate = ca.issue(spiffe_id, requested_key(csr), now, lifetime_s=lifetime_s)
             else:
                 refusal = Refusal.FORBIDDEN

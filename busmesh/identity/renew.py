@@ -71,6 +71,8 @@ class Renewal:
         if digest != hashlib.sha256(self._request).digest():
             raise IdentityError("the answer is to another renewal", code="BM4204")
         bundle = TrustBundle.from_pem(roots, verifier.bundle.mesh)
+        if bundle.version < verifier.bundle.version:  # this authority has not heard yet
+            bundle = verifier.bundle
         verified = verify_certificate(certificate, bundle, now)
         svid = Svid.of(certificate, self._key)
         if verified.id != self._svid.id:

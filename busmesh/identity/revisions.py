@@ -14,7 +14,7 @@ from busmesh.errors import IdentityError, InvalidDocument, RemoteProtocolError
 from busmesh.identity.profile import CLOCK_SKEW_S, MAX_CERTIFICATE
 from busmesh.identity.signed import open_signed, seal_signed
 from busmesh.identity.svid import Svid
-from busmesh.identity.verify import Verifier
+from busmesh.identity.verify import Verified, Verifier
 from busmesh.policy.revision import MAX_REVISION, Revision
 
 PURPOSE = "policy.revision"
@@ -66,7 +66,8 @@ def open_revision(
     Raises:
         RemoteProtocolError: too large, malformed or of another version (codes BM4101 to BM4103, BM4304).
         IdentityError: not signed by an operator of the mesh (BM4003 to BM4008, BM4301), author or time are
-            not the signer's (BM4302, BM4303), or older than the one before (BM4305).
+            not the signer's (BM4302, BM4303), older than the one before (BM4305), or by somebody who counted
+            no more (BM4306).
         InvalidDocument: signed by an operator, but no revision that this version of busmesh knows.
     """
     signed = open_signed(entry, PURPOSE, verifier, now, at="signing", max_size=MAX_ENTRY)
@@ -77,6 +78,7 @@ def open_revision(
     check_author(signer.operator, str(signer), revision)
     if revision.time_ms != signed.time_ms:
         raise IdentityError(f"revision {revision.number} was not made when it was signed", code="BM4303")
+    _check_reach(signed.signer, revision)
     if revision.time_ms < previous_ms - CLOCK_SKEW_S * 1000:
         behind = (previous_ms - revision.time_ms) / 1000
         raise IdentityError(
@@ -85,6 +87,20 @@ def open_revision(
             hint=f"compare the clock of operator {revision.author} with that of the operator before",
         )
     return revision, str(signer)
+
+
+def _check_reach(signer: Verified, revision: Revision) -> None:
+    """Refuse what a signer wrote after they ceased to count, and a past that did not lead where it led."""
+    if signer.through is None:
+        return
+    beyond = revision.number > signer.through
+    elsewhere = revision.number == signer.through and signer.digest not in ("", revision.digest)
+    if beyond or elsewhere:
+        raise IdentityError(
+            f"revision {revision.number} is by {signer.id}, who counts up to revision {signer.through} only",
+            code="BM4306",
+            hint="they were revoked, or the root behind them was retired: sign with a key issued since",
+        )
 
 
 def _unpack(body: bytes) -> Any:

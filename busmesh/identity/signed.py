@@ -76,7 +76,8 @@ def open_signed(
         now: unix seconds.
         at: when the signer's certificate must be valid. "signing" is for logs, which outlive the
             certificates of their signers: the time in the envelope counts. A thief of an expired key can
-            date an envelope back, so a log must also refuse an entry older than the one before it.
+            date an envelope back, so a log must also refuse an entry older than the one before it. A signer
+            who was revoked meanwhile, or whose root was retired, is returned with how far they count.
         max_age: refuse what was signed more than this many seconds ago; None leaves that to the caller.
         max_size: in bytes, checked before decoding.
 
@@ -94,7 +95,10 @@ def open_signed(
     reader.end()
     signed_at = min(time_ms, _MAX_TIME_MS) / 1000
     _check_time(signed_at, now, max_age, purpose)
-    signer = verifier.certificate(certificate, signed_at if at == "signing" else now)
+    if at == "signing":
+        signer = verifier.signer_in_log(certificate, signed_at)
+    else:
+        signer = verifier.certificate(certificate, now)
     verify_signature(signer, signature, _covered(purpose, certificate, time_ms, body))
     return Signed(signer, body, time_ms)
 

@@ -8,12 +8,14 @@ replaced at once; the ``.crt`` beside it is for people and tools.
 ::
 
     ca/root.key  ca/root.crt          the authority, on its machine only
+    ca/next.key  ca/retiring.key      while one root replaces another
     ca/grants/<token>.json            what each join token allows
     operator/<name>.key  .crt         who signs policies
     join-token                        lets local agents in
     context.json                      bus URL and mesh name, for commands without flags
     trust.crt                         the roots
-    agents/<instance>/svid.key  svid.crt  trust.crt  policies/  lock
+    trust/                            the authority's copy of the trust log
+    agents/<instance>/svid.key  svid.crt  trust.crt  trust/  policies/  lock
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from busmesh.errors import IdentityError, NotFound, UsageError
 from busmesh.identity import files
@@ -95,6 +97,11 @@ class AgentHome:
         """The folder of the policy cache, made if missing."""
         return files.private_folder(self.path / "policies")
 
+    @property
+    def trust_log(self) -> Path:
+        """The folder of what is known of the trust log."""
+        return self.path / "trust"
+
     def svid(self) -> Svid:
         """Return the stored SVID; whether it is still valid is for a verifier to say.
 
@@ -147,6 +154,45 @@ class Home:
 
     def save_authority(self, ca: CertificateAuthority) -> None:
         files.write_pair(self.path / "ca" / "root.key", ca.certificate, ca.private_key)
+
+    def other_authority(self, mesh: str, which: Literal["next", "retiring"]) -> CertificateAuthority | None:
+        """Return the root that is to issue next, or the one that did until now; None if there is none."""
+        path = self.path / "ca" / f"{which}.key"
+        try:
+            certificate, key = files.read_pair(path)
+        except NotFound:
+            return None
+        with files.naming(path):
+            return CertificateAuthority(mesh, certificate, key)
+
+    def save_next_authority(self, ca: CertificateAuthority) -> None:
+        files.write_pair(self.path / "ca" / "next.key", ca.certificate, ca.private_key)
+
+    def switch_authority(self, mesh: str) -> None:
+        """Issue by the next root from now on, and keep the present one as the retiring one.
+
+        A crash in the middle leaves the next root where it was, so that this can be done again.
+        """
+        following, present = self.other_authority(mesh, "next"), self.authority(mesh)
+        if following is None:
+            raise NotFound("there is no next root to switch to", code="BM4501")
+        if present.certificate != following.certificate:
+            files.write_pair(self.path / "ca" / "retiring.key", present.certificate, present.private_key)
+            self.save_authority(following)
+        self._forget_authority("next")
+
+    def forget_retiring(self) -> None:
+        """Destroy the key of the root that was removed."""
+        self._forget_authority("retiring")
+
+    def _forget_authority(self, which: Literal["next", "retiring"]) -> None:
+        for ending in (".key", ".crt"):
+            (self.path / "ca" / f"{which}{ending}").unlink(missing_ok=True)
+
+    @property
+    def trust_log(self) -> Path:
+        """The folder of what the authority knows of the trust log."""
+        return self.path / "trust"
 
     def grants(self) -> dict[str, Grant]:
         """Return what each join token allows, by the token's id; empty if there are none."""

@@ -96,6 +96,15 @@ class Svid:
             hashlib.sha256(der).hexdigest(),
         )
 
+    @property
+    def issuer(self) -> str:
+        """The key identifier of the root that issued it, in hex; empty if the certificate does not say."""
+        try:
+            extension = self.certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+        except x509.ExtensionNotFound:
+            return ""
+        return (extension.value.key_identifier or b"").hex()
+
     def sign(self, data: bytes) -> bytes:
         """Return the ECDSA signature (P-256, SHA-256, DER) over ``data``."""
         return self.private_key.sign(data, SIGNATURE)

@@ -8,7 +8,7 @@ validity in time is checked on every use, never remembered.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from cryptography import x509
@@ -28,6 +28,7 @@ from busmesh.identity.profile import (
     key_usage,
     kind_of,
 )
+from busmesh.identity.revocation import Revocations
 from busmesh.identity.trust import TrustBundle, key_identifier
 from busmesh.names import SpiffeId
 
@@ -64,6 +65,9 @@ class Verified:
         not_after: until when both are.
         key_der: the public key (SubjectPublicKeyInfo), to compare keys by.
         serial: the certificate's serial number.
+        issuer: key identifier of the root that issued it, in hex.
+        through: the last policy revision that this signer's word counts for; None: all of them.
+        digest: what the policy set must be after that revision; empty: whatever it is.
     """
 
     id: SpiffeId
@@ -73,6 +77,9 @@ class Verified:
     not_after: float
     key_der: bytes = field(repr=False)
     serial: int
+    issuer: str = ""
+    through: int | None = None
+    digest: str = ""
 
 
 def verify_certificate(
@@ -122,12 +129,16 @@ class Verifier:
 
     Args:
         bundle: the roots to believe.
+        revocations: whose certificates count no more; whoever adds to it later is heeded at once.
         capacity: how many certificates are remembered; the oldest is forgotten first. One entry holds
             about 1 KiB. Only what passed is remembered, so strangers cannot fill it.
     """
 
-    def __init__(self, bundle: TrustBundle, *, capacity: int = 4096) -> None:
+    def __init__(
+        self, bundle: TrustBundle, *, revocations: Revocations | None = None, capacity: int = 4096
+    ) -> None:
         self._bundle = bundle
+        self.revocations = Revocations() if revocations is None else revocations
         self._capacity = capacity
         self._known: dict[bytes, Verified] = {}
         self._hits = self._misses = 0
@@ -147,15 +158,62 @@ class Verifier:
         """
         if bundle.mesh != self._bundle.mesh:
             raise IdentityError(f"a bundle of {bundle.mesh!r} for {self._bundle.mesh!r}", code="BM4002")
+        kept = {root for root in bundle.roots if root in self._bundle.roots}
+        self._known = {
+            digest: verified
+            for digest, verified in self._known.items()
+            if bundle.root(verified.issuer) in kept
+        }
         self._bundle = bundle
-        self._known.clear()
 
     def certificate(self, der: bytes, now: float, *, purpose: Purpose = Purpose.SIGNATURE) -> Verified:
         """Do what `verify_certificate` does; a certificate seen before costs one hash.
 
         Raises:
-            IdentityError: as `verify_certificate` does.
+            IdentityError: as `verify_certificate` does, or revoked (code BM4009).
         """
+        verified = self._remembered(der)
+        check_validity(verified, now)
+        _check_purpose(verified, purpose)
+        self.revocations.check(verified.id, verified.serial, verified.not_before)
+        return verified
+
+    def signer_in_log(self, der: bytes, signed_at: float) -> Verified:
+        """Return who signed an entry of a log at ``signed_at``, unix seconds.
+
+        A log outlives the certificates of its signers, and their roots: `Verified.through` says how far a
+        signer counts whose root was retired, or who was revoked. Nothing of it is a matter of dates, which a
+        thief of a key can choose.
+
+        Raises:
+            IdentityError: as `verify_certificate` does, with the retired roots as further ones.
+        """
+        try:
+            verified = self._remembered(der)
+        except IdentityError as error:
+            if error.code != "BM4005":
+                raise
+            verified = self._by_retired(der)
+        check_validity(verified, signed_at)
+        limit = self.revocations.through(verified.id, verified.serial, verified.not_before)
+        if limit is not None and (verified.through is None or limit < verified.through):
+            verified = replace(verified, through=limit, digest="")
+        return verified
+
+    def known(self, fingerprint: str) -> Verified | None:
+        """Return what is remembered of the certificate of this fingerprint (hex), None if nothing is."""
+        return self._known.get(bytes.fromhex(fingerprint))
+
+    def _by_retired(self, der: bytes) -> Verified:
+        for retired in self._bundle.retired:
+            try:
+                verified = _read(der, TrustBundle(self._bundle.mesh, (retired.certificate,)))
+            except IdentityError:
+                continue
+            return replace(verified, through=retired.through, digest=retired.digest)
+        raise _not_issued(self._bundle.mesh)
+
+    def _remembered(self, der: bytes) -> Verified:
         if len(der) > MAX_CERTIFICATE:
             raise _refused(f"{len(der)} bytes are too many")
         digest = hashlib.sha256(der).digest()
@@ -168,8 +226,6 @@ class Verifier:
             self._known[digest] = verified
         else:
             self._hits += 1
-        check_validity(verified, now)
-        _check_purpose(verified, purpose)
         return verified
 
     def statistics(self) -> dict[str, int]:
@@ -220,6 +276,7 @@ def _read(der: bytes, bundle: TrustBundle) -> Verified:
         not_after.timestamp(),
         key_bytes(public_key),
         certificate.serial_number,
+        key_identifier(root).hex(),
     )
 
 
@@ -271,5 +328,9 @@ def _issuer(certificate: x509.Certificate, bundle: TrustBundle) -> x509.Certific
             except InvalidSignature:
                 break
             return root
+    raise _not_issued(bundle.mesh)
+
+
+def _not_issued(mesh: str) -> IdentityError:
     hint = "its agent must enrol with a join token of this mesh"
-    raise _refused(f"no root of mesh {bundle.mesh!r} issued it", "BM4005", hint)
+    return _refused(f"no root of mesh {mesh!r} issued it", "BM4005", hint)

@@ -56,6 +56,8 @@ class Announcement(BaseModel):
         load: what it does and how busy that makes it, if its application says so.
         revision: number of the policy revision in force there; ``digest`` is that of the whole set.
         refused: a later revision that it could not accept.
+        trust: version of the trust bundle there.
+        revocations: digest of the revocations that it heeds; empty if there are none.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -77,6 +79,8 @@ class Announcement(BaseModel):
     digest: str = Field(default="", max_length=64)
     refused: Refused | None = None
     software: str = Field(default="", max_length=32)
+    trust: int = Field(default=0, ge=0)
+    revocations: str = Field(default="", max_length=64)
 
     @property
     def name(self) -> ServiceName:

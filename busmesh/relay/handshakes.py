@@ -99,6 +99,7 @@ async def open_session(
         send=(keys.client_key, keys.client_iv),
         receive=(keys.server_key, keys.server_iv),
         started=time.monotonic(),
+        fingerprint=handshake.peer.fingerprint,
     )
 
 
@@ -197,6 +198,7 @@ class Acceptor:
             send=(keys.server_key, keys.server_iv),
             receive=(keys.client_key, keys.client_iv),
             started=now,
+            fingerprint=peer.fingerprint,
         )
         self._accept(session, peer.fingerprint)
         self.completed += 1

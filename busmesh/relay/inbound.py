@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 
 from busmesh.bus.bus import Bus
 from busmesh.bus.messages import is_no_responders
@@ -132,6 +133,19 @@ class Inbound:
         at_work = {number for number, _ in (*self._work, *self._streams)}
         for number in [n for n, p in self._peers.items() if p.since < older_than and n not in at_work]:
             del self._peers[number]
+
+    def close_sessions(self, which: Callable[[Session], bool]) -> int:
+        """End the sessions that ``which`` names, and what they have at work here; return how many."""
+        ended = {number for number, peer in self._peers.items() if which(peer.session)}
+        if not ended:
+            return 0
+        for work in [*self._streams.values(), *self._work.values()]:
+            if work.key[0] in ended:
+                work.flags = work.flags or "RBAC"
+                self._cancelled(work)
+        for number in ended:
+            del self._peers[number]
+        return len(ended)
 
     # -- a request -------------------------------------------------------------------------------
 

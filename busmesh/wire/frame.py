@@ -85,6 +85,7 @@ class Session:
     Attributes:
         number: chosen by the side that accepted the handshake; unique there.
         peer: who the other side proved to be.
+        fingerprint: of the certificate by which it did; the session ends when that is revoked.
         window: counters received.
     """
 
@@ -94,6 +95,7 @@ class Session:
         "_seal",
         "_send_iv",
         "_started",
+        "fingerprint",
         "number",
         "peer",
         "sent",
@@ -108,10 +110,12 @@ class Session:
         send: tuple[bytes, bytes],
         receive: tuple[bytes, bytes],
         started: float,
+        fingerprint: str = "",
     ) -> None:
         """``send`` and ``receive`` are (32-byte key, 12-byte IV); ``started`` is in monotonic seconds."""
         self.number = number
         self.peer = peer
+        self.fingerprint = fingerprint
         self.sent = 0
         self.window = ReplayWindow()
         self._seal = AESGCM(send[0]).encrypt
