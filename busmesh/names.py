@@ -188,6 +188,7 @@ class Subjects:
         self.roll_call = f"{self.root}.roll"
         self.policy_stream = f"BUSMESH_{mesh}_POLICY"
         self.trust = f"{self.root}.trust.entry"
+        self.drill = f"{self.root}.trust.drill"
         self.trust_stream = f"BUSMESH_{mesh}_TRUST"
 
     def member(self, service: ServiceName, instance: str) -> str:

@@ -41,7 +41,7 @@ from busmesh.decide.origin import Origin
 from busmesh.decide.ratelimit import RateLimiter
 from busmesh.decide.records import Change
 from busmesh.decide.sharing import Sharing
-from busmesh.errors import BusmeshError, UsageError
+from busmesh.errors import BusmeshError, IdentityError, UsageError
 from busmesh.identity.jointoken import JoinToken
 from busmesh.identity.signed import seal_signed
 from busmesh.identity.store import AgentHome
@@ -305,6 +305,7 @@ class Agent:
         await bus.subscribe(subjects.dry_run, self.dryruns.on_dry_run)
         await bus.subscribe(subjects.roll_call, self.registrar.on_question)
         await bus.subscribe(subjects.member(name, self.instance), self.namesake.on_message)
+        await bus.subscribe(subjects.drill, self.renewals.on_order)
         if self.inbound is not None:
             gone = f"{subjects.gone_prefix(self.instance)}*"
             self._relay = await bus.subscribe(subjects.relay(self.instance), self.inbound.on_relay)
@@ -372,7 +373,10 @@ class Agent:
         self.members.discover(service)
 
     async def _open_session(self, service: ServiceName, instance: str) -> Session:
-        return await open_session(self.bus, self.subjects, self.identity, service, instance)
+        session = await open_session(self.bus, self.subjects, self.identity, service, instance)
+        if self.identity.ends(session.fingerprint):  # revoked while the last answer was on its way
+            raise IdentityError(f"instance {instance} was revoked", code="BM4009")
+        return session
 
     def _on_connection(self, standing: bool) -> None:
         if standing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ from busmesh.actors.actor import Actor
 from busmesh.bus.bus import Bus
 from busmesh.errors import BusmeshError, BusUnavailable, IdentityError, NotFound, RemoteProtocolError
 from busmesh.identity.alarms import Alarms
+from busmesh.identity.drill import open_drill
 from busmesh.identity.enrol import Enrolment
 from busmesh.identity.holder import Identity
 from busmesh.identity.jointoken import JoinToken
 from busmesh.identity.renew import Renewal
 from busmesh.identity.store import AgentHome
 from busmesh.identity.svid import Svid, new_key, renewal_time
-from busmesh.identity.trust import TrustBundle, key_identifier
+from busmesh.identity.trust import TrustBundle, key_identifier, newest
 from busmesh.identity.verify import verify_certificate
 from busmesh.names import SpiffeId, Subjects
 
@@ -29,8 +31,8 @@ log = logging.getLogger(__name__)
 
 #: An SVID on disk with less than this left is not worth starting with.
 ENOUGH_LEFT_S = 60.0
-#: A plain "denied", and an answer that is not by the authority: the first few are not believed.
-_FORGEABLE = frozenset(("BM4101", "BM4102", "BM4103", "BM4203", "BM4204"))
+#: A plain "denied", an answer by no authority or by one that counts no more: the first few are not believed.
+_FORGEABLE = frozenset(("BM4101", "BM4102", "BM4103", "BM4203", "BM4204", "BM4207"))
 DOUBTS = 4
 #: Seconds in which all answers are taken, after a first one that proved nothing.
 EVERYBODY_S = 1.0
@@ -40,6 +42,8 @@ SPREAD_S = 5.0
 AGAIN_S = 15.0
 #: Failed renewals in a row that somebody should hear of.
 ALARM_FAILURES = 3
+#: Orders to renew are looked at so seldom, because anybody can send what looks like one.
+ORDERS_S = 0.1
 _T = TypeVar("_T")
 
 
@@ -83,7 +87,7 @@ async def enrol(
             pause = min(pause * 2, 2.0)
             continue
         try:
-            svid, bundle = _first_true(answers, partial(enrolment.finish, now=time.time()))
+            svid, bundle = _first_true(answers, partial(_joined, enrolment, _held(home, wanted.mesh)))
         except (IdentityError, RemoteProtocolError) as error:
             # Anybody on the bus can say "denied" in the authority's place; a true refusal is repeated.
             doubts -= error.code in _FORGEABLE
@@ -94,6 +98,18 @@ async def enrol(
         _keep(home, svid, bundle)
         log.info("enrolled as %s", svid.id)
         return Identity(svid, bundle)
+
+
+def _joined(enrolment: Enrolment, held: TrustBundle | None, answer: bytes) -> tuple[Svid, TrustBundle]:
+    svid, bundle = enrolment.finish(answer, now=time.time())
+    return svid, newest(held, bundle, svid.issuer)
+
+
+def _held(home: AgentHome, mesh: str) -> TrustBundle | None:
+    try:
+        return home.trust(mesh)
+    except (NotFound, IdentityError):  # whatever stands there, joining replaces it
+        return None
 
 
 async def _answers(bus: Bus, subject: str, request: bytes, *, everybody: bool) -> list[bytes]:
@@ -152,7 +168,14 @@ class TrustChanged:
     """The trust bundle or the revocations are others: the SVID may be due for reasons other than its age."""
 
 
-class Renewals(Actor[TrustChanged]):
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """What came as an order to renew now; believed in nothing yet."""
+
+    order: bytes
+
+
+class Renewals(Actor[TrustChanged | Ordered]):
     """Renews the SVID at half of its life; traffic notices nothing, since sessions outlive certificates.
 
     It renews early when the mesh issues under another root. An SVID that nobody believes any more, because
@@ -165,7 +188,7 @@ class Renewals(Actor[TrustChanged]):
         warn: told what may go wrong soon: kind of event, message, and facts.
     """
 
-    interval = 1.0
+    interval = 0.5
     capacity = 4
 
     def __init__(
@@ -194,17 +217,40 @@ class Renewals(Actor[TrustChanged]):
         self._doubtful = False
         self._alarms = Alarms()
         self._revoked = False
+        self._order_at = -math.inf
+        self._last_order_ms = 0
         self.renewals = 0
         self.failures = 0
 
     def _next_due(self) -> float:
         svid = self._identity.svid
-        return renewal_time(svid.not_before, svid.not_after, self._rng)
+        return renewal_time(svid.issued, svid.not_after, self._rng)
 
-    async def receive(self, message: TrustChanged) -> None:
-        """Renew soon if that brings an SVID of another root; spread, because all hear of it at once."""
-        if self._identity.outdated:
+    def on_order(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
+        """Hear an order to renew now."""
+        now = time.monotonic()
+        if now - self._order_at >= ORDERS_S:
+            self._order_at = now
+            self.mailbox.tell(Ordered(payload))
+
+    async def receive(self, message: TrustChanged | Ordered) -> None:
+        """Renew soon: by order, or because that brings an SVID of another root; spread, as all hear of it."""
+        if isinstance(message, Ordered):
+            self._heed(message.order)
+        elif self._identity.outdated:
             self._due = min(self._due, time.time() + self._rng.uniform(0.0, SPREAD_S))
+
+    def _heed(self, order: bytes) -> None:
+        now = time.time()
+        try:
+            drill = open_drill(order, self._identity.verifier, now, after_ms=self._last_order_ms)
+        except BusmeshError as error:
+            log.info("an order to renew counts for nothing: %s", error)
+            return
+        self._last_order_ms = drill.time_ms
+        self._due = min(self._due, now + self._rng.uniform(0.0, drill.spread_s))
+        message = f"operator {drill.operator} ordered a drill: the SVID is renewed now"
+        self._warn("identity.drill", message, {"operator": drill.operator})
 
     async def tick(self) -> None:
         now = time.time()
@@ -242,7 +288,7 @@ class Renewals(Actor[TrustChanged]):
         answers = await _answers(
             self._bus, self._subjects.enrol, enrolment.request(), everybody=self._doubtful
         )
-        return _first_true(answers, partial(enrolment.finish, now=time.time()))
+        return _first_true(answers, partial(_joined, enrolment, self._identity.bundle))
 
     def _failed(self, error: BusmeshError, now: float) -> None:
         left = self._identity.svid.not_after - now
@@ -265,6 +311,14 @@ class Renewals(Actor[TrustChanged]):
                 "identity.root-expires",
                 f"a root of the mesh ends in {left / 86400:.1f} days: busmesh identity rotate",
                 {"root": key_identifier(root).hex(), "seconds_left": round(left), "threshold_days": days},
+            )
+        if self._alarms.newly_late(self._identity.svid, now):
+            left = max(0.0, self._identity.svid.not_after - now)
+            log.error("the SVID was not renewed in time and ends in %.0f s: is an authority up?", left)
+            self._warn(
+                "identity.svid-expires",
+                f"the SVID was not renewed in time and ends in {left:.0f} s: is an authority up?",
+                {"seconds_left": round(left)},
             )
         if self._identity.revoked and not self._revoked:
             log.error(

@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 class Authority:
     """One authority. Several of one mesh may run, each with a copy of the root: the first answer counts.
 
+    One whose root is not the one that issues, because it was replaced and nobody has brought it the next,
+    stays silent and leaves the answer to the others.
+
     Args:
         bus: a connection; whether it stands yet does not matter.
         home: with root, trust bundle and grants.
@@ -88,6 +91,7 @@ class Authority:
     async def start(self) -> None:
         """Start the actors and listen; the bus carries the subscriptions over every reconnect."""
         self.trust.load()
+        await self.trust.started()  # nobody gets a certificate of a root that was removed meanwhile
         self._bus.on_connection(self._on_connection)
         actors: list[Actor[Any]] = [self.trust, self.keeper, self.enrolments, self.renewals, *self._also]
         for actor in actors:
@@ -118,12 +122,15 @@ class Authority:
     def _trust_changed(self, taken: Taken) -> None:
         if taken is Taken.BUNDLE:
             self._keys.keep_trust()
+            self.reload()
 
     def statistics(self) -> dict[str, dict[str, int]]:
         return {desk.name: desk.statistics() for desk in (self.enrolments, self.renewals)}
 
-    def _enrol(self, request: bytes, now: float) -> Answer:
+    def _enrol(self, request: bytes, now: float) -> Answer | None:
         keys = self._keys
+        if not keys.issues:
+            return None
         return answer(
             request,
             keys.grants,
@@ -135,7 +142,9 @@ class Authority:
             lifetime_s=self._lifetime_s,
         )
 
-    def _renew(self, request: bytes, now: float) -> Answer:
+    def _renew(self, request: bytes, now: float) -> Answer | None:
         keys = self._keys
+        if not keys.issues:
+            return None
         keys.renew_own(now)
         return answer_renewal(request, keys.ca, keys.svid, keys.verifier, now, lifetime_s=self._lifetime_s)

@@ -55,7 +55,8 @@ class Desk(Actor[Request]):
         name: what it does to whom ("enrol"), for the log.
         bus: where the answers go.
         subjects: of the mesh; answers go to its inboxes and nowhere else.
-        answer: answers a request at a time in unix seconds; never raises over what is in it.
+        answer: answers a request at a time in unix seconds; never raises over what is in it. None leaves it
+            to another authority.
         costs: of each refusal, as a part of the work that an SVID is; 1 where none is given.
         rate: SVIDs a second, on average; at once twice as many.
     """
@@ -68,7 +69,7 @@ class Desk(Actor[Request]):
         name: str,
         bus: Bus,
         subjects: Subjects,
-        answer: Callable[[bytes, float], Answer],
+        answer: Callable[[bytes, float], Answer | None],
         *,
         costs: Mapping[Refusal, float],
         rate: float = RATE_PER_S,
@@ -102,6 +103,10 @@ class Desk(Actor[Request]):
             self.counts["limited"] += 1
             return
         answer = self._reply_to(message.payload, time.time())
+        if answer is None:
+            self._bucket.give_back(1)
+            self.counts["left to others"] += 1
+            return
         if answer.refusal is not None:
             self._bucket.give_back(1 - self._costs.get(answer.refusal, 1.0))
         self.counts[str(answer.refusal or "granted")] += 1

@@ -42,7 +42,7 @@ def found(home: Home, mesh: str, operator: str, now: float) -> None:
 
     Raises:
         UsageError: the home is that of another mesh (code BM4601), or of a member of this one, whose root is
-            elsewhere (BM4602).
+            elsewhere (BM4602), or one whose root the mesh has replaced (BM4603).
         IdentityError: something in it cannot be trusted or read.
         InvalidName: ``mesh`` or ``operator`` is not a name.
     """
@@ -114,8 +114,15 @@ def _root(home: Home, mesh: str, now: float) -> CertificateAuthority:
         log.info("mesh %s: made its root, valid for 10 years", mesh)
     if bundle is None:
         home.save_trust(ca.bundle)
+    elif any(retired.certificate == ca.certificate for retired in bundle.retired):
+        raise UsageError(
+            f"the root in {home.path} was removed from mesh {mesh!r}, and nobody believes what it issues",
+            code="BM4603",
+            hint="copy the folder ca/ from the home where the root was rotated",
+        )
     elif ca.certificate not in bundle.roots:  # members must believe what is issued here
-        home.save_trust(TrustBundle(mesh, (*bundle.roots, ca.certificate)))
+        roots = (ca.certificate, *bundle.roots)  # the first one issues
+        home.save_trust(TrustBundle(mesh, roots, bundle.version + 1, bundle.retired))
     return ca
 
 

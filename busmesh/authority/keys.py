@@ -10,6 +10,7 @@ from random import Random
 from busmesh.actors.actor import Actor
 from busmesh.authority.founding import renew_operators
 from busmesh.errors import BusmeshError
+from busmesh.identity.alarms import Alarms
 from busmesh.identity.jointoken import Grant
 from busmesh.identity.store import Home
 from busmesh.identity.svid import renewal_time
@@ -92,13 +93,13 @@ class Keys:
         Raises:
             IdentityError: a stored one cannot be trusted or read.
         """
-        if now >= self._operators_at:
+        if now >= self._operators_at and self.issues:
             self._operators_at = now + OPERATORS_EVERY_S
             renew_operators(self._home, self.ca, now)
 
     def _issue_own(self, now: float) -> None:
         self.svid = self.ca.issue_svid(self._id, now)
-        self._renew_at = renewal_time(self.svid.not_before, self.svid.not_after, self._rng)
+        self._renew_at = renewal_time(self.svid.issued, self.svid.not_after, self._rng)
 
 
 class KeyKeeper(Actor[None]):
@@ -111,6 +112,7 @@ class KeyKeeper(Actor[None]):
         super().__init__("keys")
         self._keys = keys
         self._problem = ""
+        self._alarms = Alarms()
 
     async def receive(self, message: None) -> None:
         self._look()
@@ -130,3 +132,6 @@ class KeyKeeper(Actor[None]):
             self._problem = str(error)
         else:
             self._problem = ""
+        for root, days in self._alarms.due(self._keys.bundle, now):
+            name = key_identifier(root).hex()[:12]
+            log.warning("root %s ends in less than %d days: busmesh identity rotate", name, days)

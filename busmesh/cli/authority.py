@@ -33,7 +33,7 @@ SAY_WAITING_S = 3.0
 _MIN_LIFETIME_S = 5.0
 
 
-class _Seconds(click.ParamType[float]):
+class Seconds(click.ParamType[float]):
     """A duration such as 90s or 1h, as seconds."""
 
     name = "duration"
@@ -54,7 +54,7 @@ def authority_options(command: F) -> F:
         click.option(
             "--svid-lifetime",
             envvar="BUSMESH_SVID_LIFETIME",
-            type=_Seconds(),
+            type=Seconds(),
             help="How long an SVID of a workload is valid.  [env: BUSMESH_SVID_LIFETIME; default: 1h]",
         ),
         click.option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -11,11 +12,16 @@ import click
 from pydantic import TypeAdapter, ValidationError
 
 from busmesh.bus.bus import Bus
+from busmesh.bus.policylog import LogUnavailable
 from busmesh.cli.context import Context, connected
-from busmesh.errors import BusmeshError, IdentityError, NotFound, UsageError
+from busmesh.cli.figures import counted, rfc3339
+from busmesh.errors import BusmeshError, Denied, IdentityError, NotFound, UsageError
+from busmesh.identity.alarms import Alarms, late
 from busmesh.identity.svid import Svid
+from busmesh.identity.trust import key_identifier
 from busmesh.identity.verify import Verifier
 from busmesh.names import Subjects
+from busmesh.operator.trusting import read_trust
 from busmesh.policy.fields import Duration, seconds
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -47,7 +53,10 @@ class Desk:
 
 @contextlib.asynccontextmanager
 async def desk(context: Context) -> AsyncIterator[Desk]:
-    """Connect to the mesh of ``context``.
+    """Connect to the mesh of ``context``, and believe what its trust log says on top of the home's roots.
+
+    Without that, what a revoked operator appends would look like policy here and count for nothing at every
+    agent. A log that cannot be read leaves the home's word.
 
     Raises:
         NotFound: the home does not know the mesh's roots.
@@ -56,7 +65,27 @@ async def desk(context: Context) -> AsyncIterator[Desk]:
     """
     verifier = _verifier(context)
     async with connected(context) as bus:
+        with contextlib.suppress(LogUnavailable, Denied):
+            await read_trust(bus, context.subjects, verifier)
+        _look_ahead(context, verifier)
         yield Desk(bus, context.subjects, verifier)
+
+
+def _look_ahead(context: Context, verifier: Verifier) -> None:
+    """Say on every command what will end soon: the person who can do something about it sits here."""
+    now = time.time()
+    for root, days in Alarms().due(verifier.bundle, now):
+        name = key_identifier(root).hex()[:12]
+        _warn(f"root {name} of the mesh ends in less than {counted(days, 'day', 'days')}", "rotate")
+    for name in context.home.operators():
+        with contextlib.suppress(BusmeshError):
+            svid = context.home.operator(name)
+            if late(svid.issued, svid.not_after, now):
+                _warn(f"the SVID of operator {name} ends at {rfc3339(svid.not_after)}", f"issue {name}")
+
+
+def _warn(what: str, remedy: str) -> None:
+    click.echo(f"warning: {what}: busmesh identity {remedy}", err=True)
 
 
 def _verifier(context: Context) -> Verifier:

@@ -18,6 +18,7 @@ from busmesh.identity.profile import (
     BACKDATE_S,
     EXTENDED_USAGE,
     LIFETIME_S,
+    MAX_LIFETIME_S,
     MAX_SIGNING_REQUEST,
     ROOT_LIFETIME_S,
     UNREADABLE,
@@ -93,8 +94,8 @@ class CertificateAuthority:
                 the subject's.
             now: unix seconds. Validity begins 30 s earlier, for clocks that are behind.
             lifetime_s: default 1 h for workloads and authorities, 90 days for operators. Shorter limits
-                what a stolen key is good for; longer outlives a longer absence of the authority. Never
-                beyond the root's own end.
+                what a stolen key is good for; longer outlives a longer absence of the authority. Never more
+                than 7 days (a year for operators), nor beyond the root's own end.
 
         Raises:
             IdentityError: another mesh's ID (code BM4011), or a request that does not prove its key (BM4012).
@@ -103,7 +104,7 @@ class CertificateAuthority:
             raise IdentityError(f"{spiffe_id} is not of mesh {self.mesh!r}", code="BM4011")
         public_key = requested_key(subject_key) if isinstance(subject_key, bytes) else subject_key
         kind = kind_of(spiffe_id)
-        end = now + (LIFETIME_S[kind] if lifetime_s is None else lifetime_s)
+        end = now + min(LIFETIME_S[kind] if lifetime_s is None else lifetime_s, MAX_LIFETIME_S[kind])
         end = min(end, self.certificate.not_valid_after_utc.timestamp())
         authority_key = x509.AuthorityKeyIdentifier(key_identifier(self.certificate), None, None)
         name = _common_name(spiffe_id.instance or spiffe_id.operator or spiffe_id.authority)

@@ -61,10 +61,14 @@ def private_folder(path: Path) -> Path:
             raise NotADirectoryError
     except (FileExistsError, NotADirectoryError):
         raise corrupt(path, "it is not a folder") from None
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if _POSIX and mode & _OTHERS:
-        raise _exposed(path, mode, "700")
+    _check_private(path)
     return path
+
+
+def _check_private(folder: Path) -> None:
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if _POSIX and mode & _OTHERS:
+        raise _exposed(folder, mode, "700")
 
 
 def write(path: Path, data: bytes, *, anywhere: bool = False) -> None:
@@ -139,9 +143,11 @@ def read_pair(path: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
     """Return the certificate and the key from a ``.key`` file.
 
     Raises:
-        NotFound, IdentityError: as `read` does.
+        NotFound, IdentityError: as `read` does, or its folder is open to others (code BM4502), who could put
+            another key in its place.
     """
     pem = read(path, secret=True)
+    _check_private(path.parent)
     try:
         key = serialization.load_pem_private_key(pem, password=None)
         certificate = x509.load_pem_x509_certificate(pem)

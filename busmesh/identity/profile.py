@@ -69,6 +69,10 @@ EXTENDED_USAGE: Mapping[Kind, frozenset[x509.ObjectIdentifier]] = MappingProxyTy
 LIFETIME_S: Mapping[Kind, float] = MappingProxyType(
     {Kind.WORKLOAD: 3600.0, Kind.OPERATOR: 90 * 86400.0, Kind.AUTHORITY: 3600.0}
 )
+#: Nothing is issued for longer. A revocation is kept for so long, since nobody knows all that was issued.
+MAX_LIFETIME_S: Mapping[Kind, float] = MappingProxyType(
+    {Kind.WORKLOAD: 7 * 86400.0, Kind.OPERATOR: 366 * 86400.0, Kind.AUTHORITY: 7 * 86400.0}
+)
 ROOT_LIFETIME_S = 3652 * 86400.0
 
 

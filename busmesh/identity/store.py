@@ -178,7 +178,7 @@ class Home:
             raise NotFound("there is no next root to switch to", code="BM4501")
         if present.certificate != following.certificate:
             files.write_pair(self.path / "ca" / "retiring.key", present.certificate, present.private_key)
-            self.save_authority(following)
+        self.save_authority(following)
         self._forget_authority("next")
 
     def forget_retiring(self) -> None:

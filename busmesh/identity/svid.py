@@ -11,7 +11,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from busmesh.errors import IdentityError
-from busmesh.identity.profile import CURVE, MAX_CERTIFICATE, SIGNATURE, UNREADABLE, is_p256, key_bytes
+from busmesh.identity.profile import (
+    BACKDATE_S,
+    CURVE,
+    MAX_CERTIFICATE,
+    SIGNATURE,
+    UNREADABLE,
+    is_p256,
+    key_bytes,
+)
 from busmesh.names import SpiffeId
 
 
@@ -29,13 +37,16 @@ def signing_request(key: ec.EllipticCurvePrivateKey) -> bytes:
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 
-def renewal_time(not_before: float, not_after: float, rng: random.Random) -> float:
+def renewal_time(issued: float, not_after: float, rng: random.Random) -> float:
     """Return when to renew: at half the lifetime, give or take a tenth of that half.
+
+    It counts from the issue, not from the beginning of validity: that is dated back, and of an SVID of 10 s
+    half would be over before it is there.
 
     Half leaves as much time again for an authority that is down; the jitter keeps a thousand agents that
     started together from coming back together. SPIRE uses the same schedule.
     """
-    return not_before + (not_after - not_before) / 2 * rng.uniform(0.9, 1.1)
+    return issued + (not_after - issued) / 2 * rng.uniform(0.9, 1.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +106,11 @@ class Svid:
             certificate.not_valid_after_utc.timestamp(),
             hashlib.sha256(der).hexdigest(),
         )
+
+    @property
+    def issued(self) -> float:
+        """When it was issued, unix seconds, by the clock of the authority, which dates back by 30 s."""
+        return min(self.not_before + BACKDATE_S, self.not_after)
 
     @property
     def issuer(self) -> str:

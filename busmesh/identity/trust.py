@@ -24,7 +24,7 @@ from busmesh.errors import IdentityError
 from busmesh.identity.profile import MAX_CERTIFICATE, UNREADABLE, is_p256
 from busmesh.names import token
 
-#: Two while a root is replaced; a few more for authorities of several sites.
+#: One, two while a root is replaced; a few more for who was interrupted and began anew.
 MAX_ROOTS = 8
 #: A root a year for longer than anybody plans; each is 600 bytes of every bundle.
 MAX_RETIRED = 16
@@ -124,6 +124,32 @@ class TrustBundle:
     def root(self, identifier: str) -> x509.Certificate | None:
         """Return the root with this key identifier (hex), None if the bundle has no such root."""
         return next((root for root in self.roots if key_identifier(root).hex() == identifier), None)
+
+
+def newest(held: TrustBundle | None, offered: TrustBundle, issuer: str) -> TrustBundle:
+    """Return which bundle to believe after joining: never an older one than is held, of the same mesh.
+
+    Whoever copied the authority's home before the root was rotated knows a join token and a root that the
+    token's holder would believe again. A mesh that was founded anew shares no root with the old one, and the
+    token vouches for it.
+
+    Args:
+        held: what was believed until now.
+        offered: what came with the SVID.
+        issuer: key identifier of the root that issued the SVID, in hex.
+
+    Raises:
+        IdentityError: that root was removed from the mesh (code BM4207).
+    """
+    if held is None or held.mesh != offered.mesh:
+        return offered
+    if any(key_identifier(retired.certificate).hex() == issuer for retired in held.retired):
+        raise IdentityError(
+            f"root {issuer[:12]} was removed from mesh {held.mesh!r}, and an authority issues by it still",
+            code="BM4207",
+            hint="bring that authority the folder ca/ of the home where the root was rotated, or stop it",
+        )
+    return held if held.version > offered.version and held.root(issuer) is not None else offered
 
 
 def mesh_uri(mesh: str) -> str:

@@ -47,12 +47,11 @@ class Opened:
     Attributes:
         bundle: None if it is a revocation.
         revocation: None if it is a bundle.
-        by: who signed: a SPIFFE ID, or "the root".
     """
 
+    kind: int
     bundle: TrustBundle | None
     revocation: Revocation | None
-    by: str
 
 
 def seal_bundle(ca: CertificateAuthority, bundle: TrustBundle, now: float) -> bytes:
@@ -91,10 +90,10 @@ def open_entry(entry: bytes, verifier: Verifier, now: float) -> Opened:
     mesh = verifier.bundle.mesh
     if kind == _BUNDLE:
         pem = open_rooted(envelope, BUNDLE, verifier.bundle, now, max_size=MAX_ENTRY)
-        return Opened(TrustBundle.from_pem(pem, mesh), None, "the root")
+        return Opened(kind, TrustBundle.from_pem(pem, mesh), None)
     if kind == _BY_ROOT:
         body = open_rooted(envelope, REVOCATION, verifier.bundle, now, max_size=MAX_ENTRY)
-        return Opened(None, Revocation.decode(body, mesh), "the root")
+        return Opened(kind, None, Revocation.decode(body, mesh))
     if kind != _BY_OPERATOR:
         raise RemoteProtocolError(f"an entry of the trust log of kind {kind}", code="BM4103")
     signed = open_signed(envelope, REVOCATION, verifier, now, at="signing")
@@ -107,7 +106,7 @@ def open_entry(entry: bytes, verifier: Verifier, now: float) -> Opened:
     if revocation.at_ms != signed.time_ms:
         raise RemoteProtocolError("a revocation that was not made when it was signed", code="BM4120")
     _check_right(signer.id.operator, revocation, mesh)
-    return Opened(None, revocation, str(signer.id))
+    return Opened(kind, None, revocation)
 
 
 def _check_right(operator: str, revocation: Revocation, mesh: str) -> None:
@@ -146,6 +145,9 @@ class TrustState:
         bundle, count = self.verifier.bundle, len(self._entries)
         return f"<TrustState version={bundle.version} {self.verifier.revocations!r} entries={count}>"
 
+    def holds(self, entry: bytes) -> bool:
+        return entry_key(entry) in self._entries
+
     @property
     def entries(self) -> dict[bytes, bytes]:
         """Every entry that is kept, by its hash."""
@@ -165,10 +167,12 @@ class TrustState:
             return self._follow(key, entry, opened.bundle)
         revocation = opened.revocation
         assert revocation is not None, "it is one or the other"
-        if len(self._entries) >= MAX_ENTRIES or not self.verifier.revocations.add(revocation, now):
+        if len(self._entries) >= MAX_ENTRIES:
             return Taken.KNOWN
-        self._entries[key] = (entry, revocation.until_ms / 1000)
-        return Taken.REVOCATION
+        news = self.verifier.revocations.add(revocation, now)
+        if news or opened.kind == _BY_ROOT:  # what a root repeats outlives the root of an operator
+            self._entries[key] = (entry, revocation.until_ms / 1000)
+        return Taken.REVOCATION if news else Taken.KNOWN
 
     def _follow(self, key: bytes, entry: bytes, bundle: TrustBundle) -> Taken:
         held = self.verifier.bundle.version

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from busmesh.bus.bus import Bus
 from busmesh.errors import BusmeshError
 from busmesh.identity.signed import open_signed
-from busmesh.identity.verify import Verifier
+from busmesh.identity.verify import Verified, Verifier
 from busmesh.members.announcement import PURPOSE, Announcement, State, decode
 from busmesh.names import ServiceName, Subjects
 
@@ -29,11 +29,13 @@ class RollCall:
 
     Attributes:
         members: one announcement for each instance, by service and instance.
-        dropped: answers that proved nothing: forged, of others, malformed, too old.
+        dropped: answers that proved nothing: forged, of others, malformed, too old, revoked.
+        certificates: what each of them proved itself by.
     """
 
     members: tuple[Announcement, ...]
     dropped: int = 0
+    certificates: Mapping[tuple[ServiceName, str], Verified] = field(default_factory=dict, repr=False)
 
     def services(self) -> dict[ServiceName, list[Announcement]]:
         """Return the members by service."""
@@ -72,6 +74,7 @@ def read_answers(answers: Iterable[bytes], verifier: Verifier, now: float) -> Ro
         now: unix seconds.
     """
     newest: dict[tuple[ServiceName, str], Announcement] = {}
+    certificates: dict[tuple[ServiceName, str], Verified] = {}
     dropped = 0
     for answer in answers:
         try:
@@ -87,8 +90,9 @@ def read_answers(answers: Iterable[bytes], verifier: Verifier, now: float) -> Ro
         known = newest.get(key)
         if known is None or _age(known) < _age(announced):
             newest[key] = announced
+            certificates[key] = signed.signer
     present = (member for _, member in sorted(newest.items()) if member.state is not State.LEFT)
-    return RollCall(tuple(present), dropped)
+    return RollCall(tuple(present), dropped, certificates)
 
 
 def _age(announced: Announcement) -> tuple[int, int]:

@@ -176,6 +176,7 @@ class TrustFollower(Actor[Entry | Follow]):
                 return
 
     def _take(self, entry: bytes, *, store: bool) -> Taken:
+        held = self.state.holds(entry)
         try:
             taken = self.state.take(entry, time.time())
         except BusmeshError as error:
@@ -184,8 +185,8 @@ class TrustFollower(Actor[Entry | Follow]):
             return Taken.KNOWN
         if taken in (Taken.BUNDLE, Taken.REVOCATION):
             self._changed(taken)
-            if store:
-                self._store.append(entry)
+        if store and not held and self.state.holds(entry):
+            self._store.append(entry)
         return taken
 
     def statistics(self) -> dict[str, int]:

@@ -14,7 +14,7 @@ from busmesh.authority.founding import check, found, operator_name
 from busmesh.errors import IdentityError, InvalidName, NotFound, UsageError
 from busmesh.identity.ca import CertificateAuthority
 from busmesh.identity.store import Context, Home
-from busmesh.identity.trust import TrustBundle
+from busmesh.identity.trust import RetiredRoot, TrustBundle
 from busmesh.identity.verify import verify_certificate
 
 DAY = 86400.0
@@ -91,9 +91,22 @@ def test_a_bundle_that_lacks_the_root_gets_it(home: Home) -> None:
     other = CertificateAuthority.create("local", time.time())
     home.save_trust(other.bundle)
     found(home, "local", "ada", time.time())
-    assert home.trust("local") == TrustBundle(
-        "local", (other.certificate, home.authority("local").certificate)
-    )
+    own = home.authority("local").certificate
+    assert home.trust("local") == TrustBundle("local", (own, other.certificate), version=2)
+
+
+def test_a_root_that_the_mesh_has_removed_is_not_brought_back(home: Home) -> None:
+    """A second authority that was off while the root was rotated elsewhere."""
+    found(home, "local", "ada", time.time())
+    old, new = home.authority("local"), CertificateAuthority.create("local", time.time())
+    rotated = TrustBundle("local", (new.certificate,), 4, (RetiredRoot(old.certificate, 0, "0" * 64),))
+    home.save_trust(rotated)
+    with pytest.raises(UsageError, match="BM4603"):
+        found(home, "local", "ada", time.time())
+    assert home.trust("local") == rotated
+    home.save_authority(new)
+    found(home, "local", "ada", time.time())
+    assert home.trust("local") == rotated
 
 
 def test_the_home_of_a_member_does_not_become_a_second_authority(home: Home) -> None:

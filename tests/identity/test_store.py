@@ -137,6 +137,18 @@ def test_what_is_no_secret_may_be_read_by_others_but_not_written(home: Home, nam
         READS[name](home)
 
 
+@pytest.mark.parametrize("name", [name for name in SECRET if name.endswith(".key")])
+@pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
+def test_a_key_in_an_open_folder_is_refused(home: Home, name: str, mode: int) -> None:
+    folder = (home.path / name).parent
+    folder.chmod(mode)
+    with pytest.raises(IdentityError, match="BM4502") as exposed:
+        READS[name](home)
+    assert exposed.value.hint == f"chmod 700 {folder}"
+    folder.chmod(0o700)
+    READS[name](home)
+
+
 def test_open_folder_is_refused(home: Home, ann: Svid) -> None:
     folder = home.path / "operator"
     folder.chmod(0o755)

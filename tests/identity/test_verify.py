@@ -38,6 +38,7 @@ from tests.identity.forge import (
 CA = CertificateAuthority
 _P256 = ec.generate_private_key(ec.SECP256R1())
 _RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+_WEAK_RSA = rsa.generate_private_key(public_exponent=65537, key_size=1024)
 _ID = str(workload())
 
 
@@ -99,6 +100,33 @@ def _unknown(critical: bool) -> tuple[x509.UnrecognizedExtension, bool]:
     return x509.UnrecognizedExtension(ObjectIdentifier("1.3.6.1.4.1.55555.1"), b"\x05\x00"), critical
 
 
+def _by_sha1(ca: CA) -> bytes:
+    """Signed by the true root with SHA-1, of which two documents with one digest have been made."""
+    (tbs,) = elements(x509.load_der_x509_certificate(forge(ca)).tbs_certificate_bytes)
+    fields = elements(body(tbs))
+    altered = tlv(0x30, b"".join([*fields[:2], _ECDSA_SHA1, *fields[3:]]))
+    signature = ca.private_key.sign(altered, ec.ECDSA(hashes.SHA1()))
+    return tlv(0x30, altered + _ECDSA_SHA1 + tlv(0x03, b"\0" + signature))
+
+
+def _below_a_granted_authority(ca: CA) -> bytes:
+    """Signed by an authority that the root itself vouched for: the root's path length is 0."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    middle = forge(
+        ca,
+        key=key.public_key(),
+        change={
+            "constraints": (x509.BasicConstraints(True, 0), True),
+            "usage": (key_usage(root=True), True),
+            "subject": (identifier, False),
+        },
+    )
+    issuer = x509.load_der_x509_certificate(middle).subject
+    named = (x509.AuthorityKeyIdentifier(identifier.digest, None, None), False)
+    return forge(ca, signer=key, issuer=issuer, change={"authority": named})
+
+
 def _as(uri_text: str) -> Callable[[CA], bytes]:
     return lambda ca: forge(ca, change={"names": uri(uri_text)})
 
@@ -108,6 +136,7 @@ def _changed(**change: tuple[x509.ExtensionType, bool] | None) -> Callable[[CA],
 
 
 _CLIENT, _SERVER = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH
+_ECDSA_SHA1 = bytes.fromhex("300906072a8648ce3d0401")
 _SHA384_INSIDE = bytes.fromhex("300a06082a8648ce3d040303")
 
 BAD: dict[str, tuple[str, Callable[[CA], bytes]]] = {
@@ -137,8 +166,15 @@ BAD: dict[str, tuple[str, Callable[[CA], bytes]]] = {
     ),
     # algorithms
     "signed with SHA-384": ("BM4003", lambda ca: forge(ca, digest=hashes.SHA384())),
+    "signed with SHA-1": ("BM4003", _by_sha1),
     "signed with RSA": ("BM4003", lambda ca: forge(ca, signer=_RSA)),
     "P-384 key": ("BM4003", lambda ca: forge(ca, key=ec.generate_private_key(ec.SECP384R1()).public_key())),
+    "P-224 key": ("BM4003", lambda ca: forge(ca, key=ec.generate_private_key(ec.SECP224R1()).public_key())),
+    "secp256k1 key": (
+        "BM4003",
+        lambda ca: forge(ca, key=ec.generate_private_key(ec.SECP256K1()).public_key()),
+    ),
+    "weak RSA key": ("BM4003", lambda ca: forge(ca, key=_WEAK_RSA.public_key())),
     "RSA key": ("BM4003", lambda ca: forge(ca, key=_RSA.public_key())),
     "Ed25519 key": ("BM4003", lambda ca: forge(ca, key=ed25519.Ed25519PrivateKey.generate().public_key())),
     # who issued it
@@ -146,6 +182,8 @@ BAD: dict[str, tuple[str, Callable[[CA], bytes]]] = {
     "by a root of the same name": ("BM4005", lambda ca: forge(ca, signer=_P256)),
     "by a member": ("BM4005", _below_a_leaf),
     "by an intermediate": ("BM4005", _below_an_intermediate),
+    "by an authority below the root": ("BM4005", _below_a_granted_authority),
+    "by the root before this one": ("BM4005", lambda ca: forge(CA.create(MESH, NOW))),
     "flipped signature": ("BM4005", _flipped_signature),
     "another root's key identifier": (
         "BM4005",

@@ -53,20 +53,31 @@ class Mesh:
         directory: for homes, logs and records.
         bus: a server that runs; the caller's, so that it can kill it.
         bus_url: what the processes are told instead of ``bus.url``, for a proxy between.
+        authority: options of ``authority run``.
     """
 
-    def __init__(self, directory: Path, bus: NatsServer, *, bus_url: str = "") -> None:
+    def __init__(
+        self, directory: Path, bus: NatsServer, *, bus_url: str = "", authority: tuple[str, ...] = ()
+    ) -> None:
         self.directory = directory
         self.home = directory / "mesh-home"
         self.bus = bus
         self.url = bus_url or bus.url
         self._stack = ExitStack()
         self._count = 0
+        self._authority = authority
 
     def __enter__(self) -> Mesh:
-        self.authority = self._process("authority", "run", "--bus", self.url)
-        self.authority.ready()
+        self.start_authority()
         return self
+
+    def start_authority(self, *options: str, home: Path | None = None) -> Process:
+        """Start the authority, again or one more out of another home."""
+        self.authority = self._process(
+            "authority", "run", "--bus", self.url, *self._authority, *options, home=home
+        )
+        self.authority.ready()
+        return self.authority
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

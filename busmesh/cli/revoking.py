@@ -1,0 +1,82 @@
+"""``busmesh identity revoke``: who counts no more, from this second on."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from busmesh.bus.policylog import LogUnavailable, PolicyLog
+from busmesh.cli.context import Context, context_options, run
+from busmesh.cli.figures import rfc3339
+from busmesh.cli.heard import tell
+from busmesh.cli.logs import log_option
+from busmesh.cli.operator import desk, in_seconds, operator_option, operator_svid
+from busmesh.identity.ca import CertificateAuthority
+from busmesh.identity.svid import Svid
+from busmesh.identity.trustlog import open_entry, seal_revocation
+from busmesh.operator.history import read_history
+from busmesh.operator.revoke import Target, make_revocation, read_target
+from busmesh.operator.rollcall import call_roll
+from busmesh.operator.trusting import confirmed, publish_entry
+
+
+@click.command()
+@click.argument("target", metavar="SPIFFE-ID|SERIAL")
+@click.option("--reason", default="", metavar="TEXT", help="A word for whoever looks later.")
+@click.option(
+    "--wait",
+    callback=in_seconds,
+    default="5s",
+    show_default=True,
+    metavar="DURATION",
+    help="For all agents to say that they heed it.",
+)
+@operator_option
+@context_options
+@log_option()
+def revoke(context: Context, target: str, reason: str, wait: float, operator: str | None) -> int:
+    """Revoke what was issued to an instance, a service or an operator, or one certificate by its number.
+
+    Agents refuse it at once and end the sessions that rest on it. What is issued later counts, so the true
+    instance is back as soon as its agent is started again. To keep it out, take its join token away first.
+
+    An operator may revoke workloads. Operators are revoked in the home of the authority, by the root; what
+    they published before stays in force.
+
+    \b
+    Examples:
+      busmesh identity revoke spiffe://local/ns/default/svc/orders/i/orders-0 --reason "key leaked"
+      busmesh identity revoke spiffe://local/ns/default/svc/orders
+      busmesh identity revoke spiffe://local/operator/ann
+      busmesh identity revoke 4f2a91...
+    """
+    return run(_revoke(context, target, reason, wait, operator))
+
+
+async def _revoke(context: Context, text: str, reason: str, wait: float, operator: str | None) -> int:
+    async with desk(context) as place:
+        bus, subjects, verifier = place.bus, place.subjects, place.verifier
+        roll = await call_roll(bus, subjects, verifier)
+        target = read_target(text, context.mesh, roll.certificates.values())
+        signer = _signer(context, target, operator)
+        through = 0
+        if target.needs_root:
+            through = (await read_history(PolicyLog(bus, subjects), verifier)).current.number
+        now = time.time()
+        revocation = make_revocation(target, now, through=through, reason=reason)
+        entry = seal_revocation(signer, revocation, (revocation.at_ms + 0.5) / 1000)
+        open_entry(entry, verifier, now)  # as every agent will
+        try:
+            await publish_entry(bus, subjects, entry)
+        except LogUnavailable as error:
+            click.echo(f"warning: {error.message}; agents that hear it give it to the log later", err=True)
+        verifier.revocations.add(revocation, now)
+        digest = verifier.revocations.digest
+        heard = await confirmed(bus, subjects, verifier, lambda m, _: m.revocations == digest, wait=wait)
+    click.echo(f"revoked {revocation.name}, until {rfc3339(revocation.until_ms / 1000)}")
+    return tell(heard, "heed it", wait)
+
+
+def _signer(context: Context, target: Target, operator: str | None) -> Svid | CertificateAuthority:
+    return context.home.authority(context.mesh) if target.needs_root else operator_svid(context, operator)
