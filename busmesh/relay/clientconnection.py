@@ -20,6 +20,7 @@ from busmesh.relay.parsing import RequestParser
 from busmesh.relay.rates import Rates
 from busmesh.relay.request import Request
 from busmesh.relay.sockets import keep_little_unsent, reset, unacknowledged
+from busmesh.relay.upload import KEPT
 from busmesh.wire.stream import Opening
 
 if TYPE_CHECKING:
@@ -239,6 +240,8 @@ class Connection(asyncio.Protocol):
             request.body += data
             if request.upgrade and len(request.body) > MAX_EARLY:
                 self._hold(_QUEUED)
+            elif not request.upgrade and len(request.body) > KEPT:
+                self._hold(_FLOW)  # until somebody takes the body: the rule may have the request wait
         else:
             request.upload.write(data)
 
@@ -253,6 +256,7 @@ class Connection(asyncio.Protocol):
             return
         if request.upload is None:
             request.complete, request.trailers = True, trailers
+            self._release(_FLOW)
         else:
             request.upload.end(trailers)
 

@@ -9,6 +9,8 @@ from busmesh.relay.exchange import Exchange
 from busmesh.relay.ticker import Alarm
 
 Then = Callable[[Exchange], None]
+#: Entries of those that left, which are not worth clearing out.
+SLACK = 64
 
 
 class Waiting:
@@ -31,8 +33,10 @@ class Waiting:
 
     def wait(self, exchange: Exchange, due: float, then: Then) -> bool:
         """Call ``then`` at ``due`` (monotonic seconds); False if there is no room."""
-        if len(self._heap) >= self._capacity:
+        if len(self._then) >= self._capacity:
             return False
+        if len(self._heap) > 2 * len(self._then) + SLACK:
+            self._clear_out()
         self._count += 1
         heapq.heappush(self._heap, (due, self._count, exchange))
         self._then[exchange] = (self._count, then)
@@ -43,15 +47,19 @@ class Waiting:
         """Take one out; False if it does not wait here."""
         return self._then.pop(exchange, None) is not None
 
+    def _clear_out(self) -> None:
+        """Forget those that were taken out: some would be remembered long after their requests have ended."""
+        self._heap = [entry for entry in self._heap if self._then.get(entry[2], (0,))[0] == entry[1]]
+        heapq.heapify(self._heap)
+
     def _ring(self, now: float) -> float | None:
-        heap = self._heap
-        while heap and heap[0][0] <= now:
-            _, number, exchange = heapq.heappop(heap)
+        while self._heap and self._heap[0][0] <= now:
+            _, number, exchange = heapq.heappop(self._heap)
             waits, then = self._then.get(exchange, (0, None))
             if then is not None and waits == number:
                 del self._then[exchange]
                 then(exchange)
-        return heap[0][0] if heap else None
+        return self._heap[0][0] if self._heap else None
 
     def __repr__(self) -> str:
         return f"<Waiting waiting={len(self._then)} capacity={self._capacity}>"

@@ -16,9 +16,12 @@ from typing import Any, cast
 import pytest
 
 from busmesh.bus.bus import Bus
-from busmesh.decide.route import Rule, ServicePolicy
+from busmesh.decide.route import Rule, ServicePolicy, Target
 from busmesh.decide.split import Split
 from busmesh.names import ServiceName, SpiffeId, Subjects
+from busmesh.policy.compile import Caller, compile_set
+from busmesh.policy.documents import parse_documents
+from busmesh.policy.revision import PolicySet
 from busmesh.policy.snapshot import Snapshot
 from busmesh.relay import actions as actions_module
 from busmesh.relay import inbound as inbound_module
@@ -30,6 +33,7 @@ from busmesh.relay import upstreams as upstreams_module
 from busmesh.relay import waiting as waiting_module
 from busmesh.relay import work as work_module
 from busmesh.relay.application import Application
+from busmesh.relay.destination import Destination
 from busmesh.relay.exchange import Exchange
 from busmesh.relay.inbound import Inbound
 from busmesh.relay.listener import Connection, Listener
@@ -317,6 +321,7 @@ class World:
         self.bus.handlers[f"{self.subjects.reply_prefix(ME)}*".encode()] = self.outbound.on_reply
         self.listener = Listener(self.outbound.handle, self.outbound.abandon)
         self.clients: list[FakeTransport] = []
+        self.revision = 0
 
     def kill_caller(self, *, told: bool) -> None:
         """The caller's agent is killed; the bus says so to whoever sends it something, or says nothing."""
@@ -373,14 +378,27 @@ class World:
         rule = Rule("timed", Split([(plain.target(owner), 1)], 0.0), timeout=seconds)
         self.outbound.use(Snapshot(1, "", {owner: ServicePolicy(owner, (rule,))}, {}, {}))
 
+    def publish(self, *texts: str) -> None:
+        """Have these documents, and no others, be in force."""
+        documents = parse_documents("\n---\n".join(texts).encode(), "published.yaml")
+        self.revision += 1
+        policies = PolicySet(self.revision, {document.key: document for document in documents})
+        self.outbound.use(compile_set(policies, Caller(self.id.service), rng=Random(self.revision)))
+
+    def destination(self, service: str = "orders", subset: str | None = None) -> Destination:
+        """Return what requests to a service go through; there was one already."""
+        key = Target(ServiceName.parse(service), subset).key
+        [found] = [d for d in self.upstreams.destinations() if d.target.key == key]
+        return found
+
     # -- what the application does ---------------------------------------------------------------------
 
     def ask(
-        self, method: str = "GET", path: str = "/", body: bytes = b"", host: str = "orders"
+        self, method: str = "GET", path: str = "/", body: bytes = b"", host: str = "orders", *lines: str
     ) -> FakeTransport:
         """Send a request over a connection of its own; what is published waits in the bus."""
         client = FakeTransport(Connection(self.listener))
-        headers = [f"Content-Length: {len(body)}"] if body else []
+        headers = [*lines, f"Content-Length: {len(body)}"] if body else [*lines]
         client.protocol.data_received(
             request(*headers, line=f"{method} {path} HTTP/1.1", host=f"Host: {host}", body=body)
         )
@@ -437,6 +455,13 @@ class World:
         assert self.notes.open == 0, "a try that telemetry saw begin did not end"
         assert self.outbound.tries.streams._windows.streams == 0
         assert len(self.outbound.tries.gate) == 0
+        assert self.outbound._actions.statistics()["shadows"] == 0
+        for destination in self.upstreams.destinations():
+            guard = destination.guard
+            assert (guard.admission.active, guard.admission.pending) == (0, 0), destination
+            assert (guard.budget.retries, list(destination.line)) == (0, []), destination
+            for breaker in filter(None, (guard.breaker, *guard._breakers.values())):
+                assert breaker._probes == breaker._probes_reported, "a probe of which nobody will hear"
 
     def over(self) -> None:
         """Nothing is left of any request, also not where they were served."""
