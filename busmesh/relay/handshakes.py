@@ -84,6 +84,7 @@ async def open_session(
     subject = subjects.session(instance)
     data = handshake.feed(b"", time.time())
     for _ in range(2):
+        asked = time.monotonic()
         answer = await bus.request(subject, _pack(identifier, data), timeout=STEP_TIMEOUT_S)
         echoed, incoming = _unpack(answer.payload)
         if echoed != identifier:
@@ -98,7 +99,7 @@ async def open_session(
         handshake.peer.id,
         send=(keys.client_key, keys.client_iv),
         receive=(keys.server_key, keys.server_iv),
-        started=time.monotonic(),
+        started=asked,
         fingerprint=handshake.peer.fingerprint,
     )
 

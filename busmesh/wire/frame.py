@@ -149,8 +149,10 @@ class Session:
     def now_ms(self, now: float) -> int:
         """Milliseconds since the handshake, at ``now`` (monotonic seconds).
 
-        Both sides started this clock at the handshake's last message, so a deadline written in it means the
-        same to both, up to one trip over the bus, however wrong their wall clocks are.
+        Both sides start this clock at the caller's last message of the handshake: the caller when it sends,
+        the instance when it gets it. So a deadline written in it means the same to both, up to one trip over
+        the bus by which it is late to the instance, however wrong their wall clocks are. Never early: the
+        instance would then end what its caller still waits for; what is late its caller cancels.
         """
         return int((now - self._started) * 1000)
 

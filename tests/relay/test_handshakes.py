@@ -122,6 +122,24 @@ def test_both_sides_have_the_same_session(orders: Identity, shop: Identity) -> N
     assert receiver.acceptor.statistics() == {"half_way": 0, "completed": 1, "refused": 0}
 
 
+def test_a_slow_handshake_makes_no_deadline_early(
+    orders: Identity, shop: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+
+    def takes_long(question: bool, payload: bytes) -> bytes:
+        clock[0] += 0.01 if question else 0.5
+        return payload
+
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    receiver = Receiver(orders)
+    receiver.bus.change = takes_long
+    mine = receiver.open(shop)
+    [(theirs, _)] = receiver.sessions
+    early = theirs.now_ms(clock[0]) - mine.now_ms(clock[0])
+    assert -11 <= early <= 0, "what the caller has 100 ms for must not be over at the instance before"
+
+
 def test_each_session_has_its_own_number_and_keys(orders: Identity, shop: Identity) -> None:
     receiver = Receiver(orders)
     one, other = receiver.open(shop), receiver.open(shop)
