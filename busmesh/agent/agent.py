@@ -22,6 +22,7 @@ from busmesh.agent.evidence import SharedEvidence
 from busmesh.agent.expiry import register_identity
 from busmesh.agent.health import HealthChecker, Unreachable
 from busmesh.agent.identity import Renewals, TrustChanged, enrol, obtain_identity
+from busmesh.agent.keys import TokenKeys
 from busmesh.agent.limits import LimitSharing
 from busmesh.agent.members import BusBack, Members
 from busmesh.agent.namesake import Namesake
@@ -45,6 +46,7 @@ from busmesh.errors import BusmeshError, IdentityError, UsageError
 from busmesh.identity.jointoken import JoinToken
 from busmesh.identity.signed import seal_signed
 from busmesh.identity.store import AgentHome
+from busmesh.identity.tokens import JwtTokens
 from busmesh.identity.trustlog import Taken
 from busmesh.members import acknowledgement
 from busmesh.members.acknowledgement import Acknowledgement
@@ -54,6 +56,7 @@ from busmesh.names import ServiceName, SpiffeId, Subjects
 from busmesh.policy.compile import Caller
 from busmesh.policy.fields import seconds
 from busmesh.policy.snapshot import Snapshot
+from busmesh.relay.access import Access
 from busmesh.relay.application import Application, PoolLimits
 from busmesh.relay.destination import Destination
 from busmesh.relay.handshakes import Acceptor, Sessions, open_session
@@ -77,8 +80,12 @@ log = logging.getLogger(__name__)
 DRAIN_NOTICE_S = 0.5
 ACCESS_EVENTS_PER_S = 100
 _SUPERSEDED = "another process has taken this instance's name; give each its own with --instance"
+#: Why an instance takes no requests at first.
+NOT_YET = "its application has not been checked yet"
 #: Services that requests may name.
 MAX_SERVICES = 2048
+#: End users' tokens that are remembered as verified: about 2 KiB each.
+MAX_TOKENS = 2048
 
 
 class Agent:
@@ -244,6 +251,9 @@ class Agent:
             rng=self._rng,
         )
         register_identity(self.registry, identity, lambda: self.renewals.renewals)
+        self.policies.on_synchronised = self._may_serve
+        self.keys = TokenKeys(lambda: self.outbound_address, self._on_keys)
+        self.tokens = JwtTokens(self.keys.sets, capacity=MAX_TOKENS)
         self.telemetry = Telemetry(
             bus,
             subjects,
@@ -257,7 +267,7 @@ class Agent:
 
     def _make_request_path(self) -> None:
         self.witness = Witness(self.upstreams)
-        observer = Observer(
+        self.observer = observer = Observer(
             self.registry, self.access, self.tracer, self.id, self.registrar.announcement, self.witness
         )
         self.outbound = Outbound(
@@ -291,7 +301,7 @@ class Agent:
                 contexts=self.outbound.contexts,
                 max_active=limits.max_requests + limits.max_pending,
             )
-            self.inbound.closed_because = "its application has not been checked yet"
+            self.inbound.closed_because = NOT_YET
             self.registrar.active = lambda: self.inbound.active if self.inbound is not None else 0
             self.registrar.load = self._load
             self.acceptor = Acceptor(self.bus, self.subjects, self.identity, self.inbound.add_session)
@@ -332,6 +342,7 @@ class Agent:
             self.limits,
             self.evidence,
             self.dryruns,
+            self.keys,
         ):
             self.supervisor.start(actor)
         if self.health is not None:
@@ -404,6 +415,12 @@ class Agent:
         self.dryruns.policies_changed()
         self.outbound.use(snapshot)
         self.limiter.apply(snapshot.limits, time.monotonic())
+        authorizer = snapshot.authorizer
+        authenticator = authorizer.authenticator if authorizer is not None else None
+        self.keys.use(authenticator.jwks_uris if authenticator is not None else {})
+        if self.inbound is not None:
+            access = Access(authorizer, self.tokens, self.observer) if authorizer is not None else None
+            self.inbound.access = access
         for service in self.upstreams.services():
             for referenced in snapshot.referenced(service):
                 self.upstreams.upstream(referenced)
@@ -442,12 +459,26 @@ class Agent:
         )
 
     def _health_changed(self, healthy: bool) -> None:
-        if self.inbound is not None and not (self.draining or self.superseded):
-            self.inbound.closed_because = "" if healthy else "its application is not healthy"
-        self.registrar.mailbox.tell(HealthChanged(healthy))
+        self._may_serve()
         state = "healthy" if healthy else "unhealthy"
         why = self.health.last_error if self.health is not None and not healthy else ""
         self._event(f"health.{state}", f"the application is {state}{': ' if why else ''}{why}")
+
+    def _may_serve(self) -> None:
+        """Take requests, or take none: without its policies an instance does not know what they forbid."""
+        healthy = self.health.health.healthy if self.health is not None else None
+        if self.inbound is None or healthy is None:
+            return
+        if not self.policies.synchronised:
+            self.inbound.closed_because = "its policies have not been read yet"
+            return
+        if not (self.draining or self.superseded):
+            self.inbound.closed_because = "" if healthy else "its application is not healthy"
+        self.registrar.mailbox.tell(HealthChanged(healthy))
+
+    def _on_keys(self, uri: str, problem: str) -> None:
+        kind = "keys.missing" if problem else "keys.found"
+        self._event(kind, problem or f"the key set {uri} is there", {"uri": uri})
 
     def _unreachable(self) -> None:
         if self.health is not None:

@@ -9,16 +9,26 @@ from __future__ import annotations
 import time
 
 from busmesh.agent.witness import Witness
+from busmesh.decide.authz.engine import Decision
 from busmesh.decide.headers import HeaderOps
 from busmesh.members.announcement import Announcement
 from busmesh.names import SpiffeId
+from busmesh.relay.access import refusal_of
 from busmesh.relay.exchange import Exchange
-from busmesh.relay.work import Work
+from busmesh.relay.work import Peer, Work
 from busmesh.telemetry.access import AccessLog
 from busmesh.telemetry.metrics import Registry
 from busmesh.telemetry.series import RequestMetrics
 from busmesh.telemetry.trace import Trace, Tracer
+from busmesh.wire.http import WireRequest
 
+#: Name and help of what authorization counts, by document and place of the rule in it.
+DENIED = ("busmesh_authorization_denied_total", "Requests that a policy did not let through.")
+DRY_RUN = (
+    "busmesh_authorization_dry_run_total",
+    "Requests whose answer would change if the policies in dry run were in force, and to what.",
+)
+AUDITED = ("busmesh_authorization_audited_total", "Requests that an AUDIT is about.")
 _TRACE_LINE = b"traceparent: "
 _NO_TRACESTATE = HeaderOps(remove=("tracestate",))
 
@@ -167,35 +177,72 @@ class Observer:
     def end_inbound(self, work: Work, size: int) -> None:
         if work.span is not None:
             work.span.end(time.time_ns(), work.status, work.flags)
-        metrics = work.peer.metrics
+        seconds = time.monotonic() - work.started
+        self._received(work.peer).record(work.status, work.flags, seconds)
+        if self._access.wanted(work.status):
+            self._tell_inbound(
+                work.peer, work.request, work.status, work.flags, seconds, work.size, size, detail=""
+            )
+
+    def judged(self, peer: Peer, request: WireRequest, decision: Decision) -> None:
+        shadow = decision.shadow
+        if shadow is not None and shadow.allowed != decision.allowed:
+            self._count(DRY_RUN, shadow, result="allowed" if shadow.allowed else "denied")
+        for policy in decision.audits:
+            self._registry.counter(*AUDITED, {"policy": policy}).add()
+        if decision.allowed:
+            return
+        self._count(DENIED, decision, reason=decision.code)
+        flags = refusal_of(decision).flags
+        self._received(peer).record(decision.status, flags, 0.0)
+        if self._access.wanted(decision.status, denied=True):
+            size = len(request.body)
+            self._tell_inbound(peer, request, decision.status, flags, 0.0, size, 0, detail=decision.reason)
+
+    def _count(self, family: tuple[str, str], decision: Decision, **more: str) -> None:
+        rule = str(decision.rule) if decision.rule >= 0 else "none"
+        self._registry.counter(*family, {"policy": decision.policy or "none", "rule": rule, **more}).add()
+
+    def _received(self, peer: Peer) -> RequestMetrics:
+        """Return what counts the requests of a caller."""
+        metrics = peer.metrics
         if metrics is None:
-            caller = work.peer.session.peer
-            metrics = work.peer.metrics = self._registry.requests(
+            caller = peer.session.peer
+            metrics = peer.metrics = self._registry.requests(
                 "destination", str(caller.service), caller.principal, self._service, self._version, "inbound"
             )
-        seconds = time.monotonic() - work.started
-        metrics.record(work.status, work.flags, seconds)
-        if self._access.wanted(work.status):
-            caller = work.peer.session.peer
-            request = work.request
-            self._access.event(
-                now=time.time() - seconds,
-                reporter="destination",
-                source_service=str(caller.service),
-                source_principal=str(caller),
-                destination_service=self._service,
-                destination_instance=self._me.instance,
-                destination_version=self._version,
-                route="inbound",
-                method=request.method,
-                target=request.target,
-                status=work.status,
-                flags=work.flags,
-                seconds=seconds,
-                bytes_in=work.size,
-                bytes_out=size,
-                attempts=request.attempt + 1,
-                trace_id=request.headers[len(_TRACE_LINE) + 3 : len(_TRACE_LINE) + 35].decode(
-                    "ascii", "replace"
-                ),
-            )
+        return metrics
+
+    def _tell_inbound(
+        self,
+        peer: Peer,
+        request: WireRequest,
+        status: int,
+        flags: str,
+        seconds: float,
+        bytes_in: int,
+        bytes_out: int,
+        *,
+        detail: str,
+    ) -> None:
+        caller = peer.session.peer
+        self._access.event(
+            now=time.time() - seconds,
+            reporter="destination",
+            source_service=str(caller.service),
+            source_principal=str(caller),
+            destination_service=self._service,
+            destination_instance=self._me.instance,
+            destination_version=self._version,
+            route="inbound",
+            method=request.method,
+            target=request.target,
+            status=status,
+            flags=flags,
+            seconds=seconds,
+            bytes_in=bytes_in,
+            bytes_out=bytes_out,
+            attempts=request.attempt + 1,
+            trace_id=request.headers[len(_TRACE_LINE) + 3 : len(_TRACE_LINE) + 35].decode("ascii", "replace"),
+            detail=detail,
+        )

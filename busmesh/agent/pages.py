@@ -25,6 +25,7 @@ def pages_of(agent: Agent) -> dict[tuple[str, str], Page]:
         ("GET", "/config"): lambda: _config(agent),
         ("GET", "/members"): lambda: _members(agent),
         ("GET", "/policies"): lambda: _policies(agent),
+        ("GET", "/authorization"): lambda: _authorization(agent),
         ("GET", "/breakers"): lambda: _breakers(agent),
         ("GET", "/certs"): lambda: _certificates(agent),
         ("POST", "/explain"): lambda: as_json({"traceparent": agent.witness.expect(time.monotonic())}, 201),
@@ -106,6 +107,21 @@ def _breakers(agent: Agent) -> Reply:
             "limits": agent.limiter.statistics(),
             "sharing": agent.limits.statistics(),
             "evidence": agent.evidence.statistics(),
+        }
+    )
+
+
+def _authorization(agent: Agent) -> Reply:
+    """Which documents say who may do what here, and whether the keys of token issuers are there."""
+    access = agent.inbound.access if agent.inbound is not None else None
+    return as_json(
+        {
+            "policies": [
+                {"name": policy.name, "action": policy.action, "dry_run": policy.dry_run}
+                for policy in (access.authorizer.policies if access is not None else ())
+            ],
+            "tokens": agent.tokens.statistics(),
+            "keys": agent.keys.statistics(),
         }
     )
 

@@ -116,6 +116,8 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         self.refused: Acknowledgement | None = None
         #: True once the log was read, or found unreachable while there is a copy on disk.
         self.synchronised = False
+        #: Called when that becomes true.
+        self.on_synchronised: Callable[[], None] = lambda: None
         self.problem = "not read yet"
 
     def load(self) -> None:
@@ -169,10 +171,16 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
             self.problem = str(error)
             log.warning("policies: %s", error)
             # An agent with policies on disk can do without the log for a while.
-            self.synchronised = self.synchronised or self.set.number > 0
+            if self.set.number > 0:
+                self._synchronised()
             return
         self.problem = ""
-        self.synchronised = True
+        self._synchronised()
+
+    def _synchronised(self) -> None:
+        if not self.synchronised:
+            self.synchronised = True
+            self.on_synchronised()
 
     async def _start_over(self) -> None:
         """A revision is missing that others have: what we read may have been forged, so read all of it again.

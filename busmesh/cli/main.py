@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, Entry] = {
     "agent": Entry("busmesh.cli.agent:agent", _START, "An agent next to a service."),
     "policy": Entry("busmesh.cli.policy:policy", _STEER, "Publish, check and look through policies."),
     "identity": Entry("busmesh.cli.identity:identity", _STEER, "Roots, SVIDs and revocations."),
+    "authz": Entry("busmesh.cli.authz:authz", _LOOK, "Who may do what."),
     "services": Entry("busmesh.cli.show:services", _LOOK, "The services of the mesh."),
     "instances": Entry("busmesh.cli.show:instances", _LOOK, "The instances of a service."),
     "telemetry": Entry("busmesh.cli.telemetry:telemetry", _LOOK, "Subscribe to telemetry and print it."),

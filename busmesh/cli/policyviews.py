@@ -22,7 +22,7 @@ from busmesh.operator.history import History, read_history
 from busmesh.operator.rollcall import call_roll
 from busmesh.operator.status import AgentStatus, statuses
 from busmesh.policy.documents import Document, DocumentKey
-from busmesh.policy.validate import claims
+from busmesh.policy.validate import addressed
 from busmesh.yamlfile import write_yaml
 
 _STYLES = {"SYNCED": "green", "STALE": "yellow", "REJECTED": "red", "MISSING": "red"}
@@ -72,7 +72,7 @@ def list_command(output: Output, context: Context) -> None:
                 "kind": key.kind,
                 "namespace": key.namespace,
                 "name": key.name,
-                "services": [str(service) for service, _ in claims(document)],
+                "services": [str(service) for service, _ in addressed(document)],
                 "revision": put[key],
                 "age_s": None if made is None else round(now - made, 3),
                 "written_as": _written_as(document),

@@ -39,9 +39,10 @@ class Outcome(Enum):
     SETTLED = "settled"
 
 
-#: Response flags of what every other instance would answer, too: it cannot be relayed, time is up, or the
-#: caller asks for more than it is granted, of which more requests are not the cure.
-_SETTLED = frozenset(("DPE", "UT", "RL"))
+#: Response flags of what every other instance would answer, too: it cannot be relayed, time is up, the caller
+#: may not ask this or has no good token, or it asks for more than it is granted, of which more requests are
+#: not the cure.
+_SETTLED = frozenset(("DPE", "UT", "RL", "RBAC", "JWT"))
 
 
 def outcome_of_refusal(processed: bool, flags: str) -> Outcome:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from busmesh.policy.authentication import RequestAuthenticationSpec
+from busmesh.policy.authorization import AuthorizationSpec
 from busmesh.policy.destination import DestinationSpec
 from busmesh.policy.documents import Document
 from busmesh.policy.faults import HttpFault
@@ -21,6 +23,10 @@ def check_document(document: Document) -> list[Finding]:
             return list(_subsets(document, spec))
         case RateLimitSpec() as spec:
             return list(_limits(document, spec))
+        case AuthorizationSpec() as spec:
+            return list(_access(document, spec))
+        case RequestAuthenticationSpec() as spec:
+            return list(_issuers(document, spec))
 
 
 def _hosts(document: Document, spec: RouteSpec) -> Iterator[Finding]:
@@ -126,3 +132,23 @@ def _limits(document: Document, spec: RateLimitSpec) -> Iterator[Finding]:
                     message = f"the caller {caller} is overridden twice"
                     yield document.finding("BM2131", message, where, hint="remove one")
                 seen.add(caller)
+
+
+def _access(document: Document, spec: AuthorizationSpec) -> Iterator[Finding]:
+    path: Path = ("spec", "action")
+    if spec.action != "ALLOW" and not spec.rules:
+        message = f"a policy that says {spec.action} without rules does nothing"
+        yield document.finding("BM2141", message, path, hint="rules: [{}] is every request")
+    if spec.action == "AUDIT" and spec.dry_run:
+        message = "AUDIT only counts: a dry run of it counts nothing"
+        yield document.finding("BM2142", message, path, level="warning", hint="remove the dry run")
+
+
+def _issuers(document: Document, spec: RequestAuthenticationSpec) -> Iterator[Finding]:
+    seen: set[tuple[str, tuple[str, ...]]] = set()
+    for index, rule in enumerate(spec.jwt_rules):
+        same = (rule.issuer, tuple(sorted(rule.audiences)))
+        if same in seen:
+            path = ("spec", "jwtRules", index, "issuer")
+            yield document.finding("BM2143", "this issuer stands twice here", path, hint="remove one")
+        seen.add(same)

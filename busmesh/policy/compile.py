@@ -16,6 +16,7 @@ from busmesh.decide.route import Rule, ServicePolicy
 from busmesh.decide.traffic import Traffic
 from busmesh.names import ServiceName
 from busmesh.policy.check import check_document
+from busmesh.policy.compileauthz import compile_authorizer
 from busmesh.policy.compilelimit import limits_of
 from busmesh.policy.compilematch import Caller, condition_of, may_apply
 from busmesh.policy.compilerule import RuleCompiler, ways_to_match
@@ -35,7 +36,7 @@ def compile_set(policy_set: PolicySet, caller: Caller, *, rng: Random) -> Snapsh
 
     Args:
         policy_set: whole; what it says of services that the caller never calls costs only this once.
-        caller: the instance beside this agent.
+        caller: the instance beside this agent, which is called as well: the authorizer protects it.
         rng: where each split begins.
 
     Raises:
@@ -50,7 +51,10 @@ def compile_set(policy_set: PolicySet, caller: Caller, *, rng: Random) -> Snapsh
     traffic: dict[tuple[ServiceName, str | None], Traffic] = {}
     policies: dict[ServiceName, ServicePolicy] = {}
     limits = tuple(entry for document in documents for entry in limits_of(document, caller))
-    snapshot = Snapshot(policy_set.number, policy_set.digest, policies, subsets, balancers, traffic, limits)
+    authorizer = compile_authorizer(documents, caller.service, caller.labels)
+    snapshot = Snapshot(
+        policy_set.number, policy_set.digest, policies, subsets, balancers, traffic, limits, authorizer
+    )
     for document in documents:
         if isinstance(document.spec, DestinationSpec):
             service = document.service(document.spec.host)

@@ -10,12 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from busmesh.errors import InvalidDocument
 from busmesh.names import DEFAULT_NAMESPACE, ServiceName, resolve_host
+from busmesh.policy.authentication import RequestAuthenticationSpec
+from busmesh.policy.authorization import AuthorizationPolicySpec, AuthorizationSpec
 from busmesh.policy.destination import DestinationSpec
-from busmesh.policy.fields import DocumentName, Model, Token
+from busmesh.policy.fields import DocumentName, Model, Token, refused
 from busmesh.policy.plain import canonical, check_plain
 from busmesh.policy.ratelimit import RateLimitSpec
 from busmesh.policy.route import RouteSpec, VirtualServiceSpec
@@ -34,9 +36,12 @@ from busmesh.yamlfile import (
 )
 from busmesh.yamlfile.findings import Level
 
-Kind = Literal["Destination", "RateLimit", "Route"]
+Kind = Literal["Authorization", "Destination", "RateLimit", "RequestAuthentication", "Route"]
 NATIVE = "busmesh/v1"
 ISTIO = ("networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3")
+ISTIO_SECURITY = ("security.istio.io/v1", "security.istio.io/v1beta1")
+#: Istio's annotation for a policy that is counted and not enforced.
+DRY_RUN = "istio.io/dry-run"
 
 
 class Metadata(Model):
@@ -45,7 +50,16 @@ class Metadata(Model):
     name: DocumentName
     namespace: Token = DEFAULT_NAMESPACE
     labels: dict[str, str] = Field({}, description="For people and tools; without meaning here.")
-    annotations: dict[str, str] = Field({}, description="As labels.")
+    annotations: dict[str, str] = Field(
+        {}, description='As labels, but for istio.io/dry-run: "true" of an authorization.'
+    )
+
+    @field_validator("annotations")
+    @classmethod
+    def _dry_run_or_not(cls, annotations: dict[str, str]) -> dict[str, str]:
+        if annotations.get(DRY_RUN, "true") not in ("true", "false"):
+            raise refused("BM1201", f'the annotation {DRY_RUN} is "true" or "false"')
+        return annotations
 
 
 class IstioMetadata(Metadata):
@@ -87,6 +101,15 @@ class RateLimitDocument(Model):
     spec: RateLimitSpec
 
 
+class AuthorizationDocument(Model):
+    """An Authorization: which requests some instances serve."""
+
+    api_version: Literal["busmesh/v1"] = Field(alias="apiVersion")
+    kind: Literal["Authorization"]
+    metadata: Metadata
+    spec: AuthorizationSpec
+
+
 IstioVersion = Literal[
     "networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"
 ]
@@ -112,19 +135,52 @@ class DestinationRuleDocument(Model):
     status: dict[str, Any] = Field({}, description="Written by Kubernetes, without meaning here.")
 
 
+SecurityVersion = Literal["security.istio.io/v1", "security.istio.io/v1beta1"]
+
+
+class AuthorizationPolicyDocument(Model):
+    """Istio's AuthorizationPolicy, as far as busmesh supports it."""
+
+    api_version: SecurityVersion = Field(alias="apiVersion")
+    kind: Literal["AuthorizationPolicy"]
+    metadata: IstioMetadata
+    spec: AuthorizationPolicySpec
+    status: dict[str, Any] = Field({}, description="Written by Kubernetes, without meaning here.")
+
+
+class RequestAuthenticationDocument(Model):
+    """Istio's RequestAuthentication, as far as busmesh supports it."""
+
+    api_version: SecurityVersion = Field(alias="apiVersion")
+    kind: Literal["RequestAuthentication"]
+    metadata: IstioMetadata
+    spec: RequestAuthenticationSpec
+    status: dict[str, Any] = Field({}, description="Written by Kubernetes, without meaning here.")
+
+
 AnyDocument = (
-    RouteDocument | DestinationDocument | RateLimitDocument | VirtualServiceDocument | DestinationRuleDocument
+    RouteDocument
+    | DestinationDocument
+    | RateLimitDocument
+    | AuthorizationDocument
+    | VirtualServiceDocument
+    | DestinationRuleDocument
+    | AuthorizationPolicyDocument
+    | RequestAuthenticationDocument
 )
 #: What documents of each kind say, once they are read.
-Spec = RouteSpec | DestinationSpec | RateLimitSpec
+Spec = RouteSpec | DestinationSpec | RateLimitSpec | AuthorizationSpec | RequestAuthenticationSpec
 
 #: The kind as written -> (the versions it may have, its model, its kind in a key).
 KINDS: dict[str, tuple[tuple[str, ...], type[AnyDocument], Kind]] = {
     "Route": ((NATIVE,), RouteDocument, "Route"),
     "Destination": ((NATIVE,), DestinationDocument, "Destination"),
     "RateLimit": ((NATIVE,), RateLimitDocument, "RateLimit"),
+    "Authorization": ((NATIVE,), AuthorizationDocument, "Authorization"),
     "VirtualService": (ISTIO, VirtualServiceDocument, "Route"),
     "DestinationRule": (ISTIO, DestinationRuleDocument, "Destination"),
+    "AuthorizationPolicy": (ISTIO_SECURITY, AuthorizationPolicyDocument, "Authorization"),
+    "RequestAuthentication": (ISTIO_SECURITY, RequestAuthenticationDocument, "RequestAuthentication"),
 }
 
 
@@ -218,9 +274,23 @@ def _read(source: YamlDocument) -> Document:
         read = model.model_validate(source.data)
     except ValidationError as error:
         raise InvalidDocuments(findings_of(error, source, model, field_not_yet)) from None
-    spec = read.spec.as_route() if isinstance(read.spec, VirtualServiceSpec) else read.spec
+    spec = _spec(read)
     key = DocumentKey(identity, read.metadata.namespace, read.metadata.name)
     return Document(key, canonical(source.data), source.data, spec, source)
+
+
+def _spec(read: AnyDocument) -> Spec:
+    """Return what a document says, in the one form that its kind has."""
+    spec = read.spec
+    if isinstance(spec, VirtualServiceSpec):
+        return spec.as_route()
+    if not isinstance(spec, AuthorizationPolicySpec):
+        return spec
+    dry_run = read.metadata.annotations.get(DRY_RUN) == "true"
+    said = {name: getattr(spec, name) for name in AuthorizationPolicySpec.model_fields}
+    if isinstance(spec, AuthorizationSpec):
+        return spec.model_copy(update={"dry_run": spec.dry_run or dry_run})
+    return AuthorizationSpec.model_construct(**said, dry_run=dry_run)
 
 
 def _model_for(source: YamlDocument) -> tuple[type[AnyDocument], Kind]:

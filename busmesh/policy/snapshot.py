@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 
+from busmesh.decide.authz.authorizer import Authorizer
 from busmesh.decide.balance import DEFAULT_BALANCER, BalancerSpec
 from busmesh.decide.limit import Limit
 from busmesh.decide.route import Rule, ServicePolicy, Target
@@ -27,6 +28,7 @@ class Snapshot:
         number: of the revision.
         digest: of the policy set.
         limits: on what this instance is asked, in the order of the document.
+        authorizer: whether this instance serves a request; None if no document is about that.
     """
 
     def __init__(
@@ -38,11 +40,13 @@ class Snapshot:
         balancers: Mapping[tuple[ServiceName, str | None], BalancerSpec],
         traffic: Mapping[tuple[ServiceName, str | None], Traffic] | None = None,
         limits: tuple[Limit, ...] = (),
+        authorizer: Authorizer | None = None,
     ) -> None:
-        """The last three are what Destinations declare; subset None is the whole service."""
+        """``subsets``, ``balancers``, ``traffic`` are what Destinations declare; subset None is all of it."""
         self.number = number
         self.digest = digest
         self.limits = limits
+        self.authorizer = authorizer
         self._policies = policies
         self._subsets = subsets
         self._balancers = balancers

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel
 
+from busmesh.policy.authentication import RequestAuthenticationSpec
+from busmesh.policy.authorization import AuthorizationPolicySpec, Operation, Source
 from busmesh.policy.destination import DestinationSpec, TrafficPolicy
 from busmesh.policy.faults import Abort, Delay
 from busmesh.policy.fields import Model
@@ -28,6 +30,8 @@ from busmesh.policy.route import (
 
 _ONE_ADDRESS = "an instance has one application address: remove it"
 _NO_CONNECTIONS = "there are no connections between agents: remove it"
+_NO_ADDRESSES = "between agents there are no addresses: use principals or namespaces"
+_NO_GATEWAYS = "there are no gateways: use selector"
 _EVERYWHERE = "documents hold for the whole mesh: remove it"
 
 #: Model -> field -> (code, hint). A subclass has the fields of its base.
@@ -85,16 +89,31 @@ NOT_YET: Mapping[type[Model], Mapping[str, tuple[str, str]]] = {
         "exportTo": ("BM1312", _EVERYWHERE),
         "workloadSelector": ("BM1339", "a Destination holds for every caller: remove it"),
     },
+    Source: {
+        "ipBlocks": ("BM1370", _NO_ADDRESSES),
+        "notIpBlocks": ("BM1370", _NO_ADDRESSES),
+        "remoteIpBlocks": ("BM1370", _NO_ADDRESSES),
+        "notRemoteIpBlocks": ("BM1370", _NO_ADDRESSES),
+        "trustDomains": ("BM1375", "there is one: the mesh"),
+        "notTrustDomains": ("BM1375", "there is one: the mesh"),
+    },
+    Operation: {"ports": ("BM1315", _ONE_ADDRESS), "notPorts": ("BM1315", _ONE_ADDRESS)},
+    AuthorizationPolicySpec: {
+        "targetRef": ("BM1376", _NO_GATEWAYS),
+        "targetRefs": ("BM1376", _NO_GATEWAYS),
+        "provider": ("BM1373", "use ALLOW or DENY"),
+    },
+    RequestAuthenticationSpec: {
+        "targetRef": ("BM1376", _NO_GATEWAYS),
+        "targetRefs": ("BM1376", _NO_GATEWAYS),
+    },
 }
 
 #: (apiVersion's group, kind) -> code.
 KINDS_NOT_YET: Mapping[tuple[str, str], str] = {
-    ("busmesh", "Authorization"): "BM1350",
     ("busmesh", "Telemetry"): "BM1352",
     ("busmesh", "Rollout"): "BM1353",
-    ("security.istio.io", "AuthorizationPolicy"): "BM1350",
     ("security.istio.io", "PeerAuthentication"): "BM1354",
-    ("security.istio.io", "RequestAuthentication"): "BM1354",
     ("telemetry.istio.io", "Telemetry"): "BM1352",
     ("networking.istio.io", "Gateway"): "BM1311",
     ("networking.istio.io", "ServiceEntry"): "BM1355",

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from busmesh.names import ServiceName
+from busmesh.policy.authentication import RequestAuthenticationSpec
+from busmesh.policy.authorization import AuthorizationSpec
 from busmesh.policy.check import check_document
+from busmesh.policy.compileauthz import is_about
 from busmesh.policy.destination import DestinationSpec
 from busmesh.policy.documents import Document, DocumentKey
 from busmesh.policy.ratelimit import RateLimitSpec
@@ -47,6 +50,7 @@ def validate_bundle(
     for document in documents:
         findings += _dangling(document, declared, live)
         findings += _unserved(document, live or {})
+        findings += _protects_nobody(document, live or {})
     put = {document.key for document in documents}
     untouched = [document for key, document in after.items() if key not in put]
     findings += _left_dangling(untouched, declared_subsets(before.values()), declared, live)
@@ -149,6 +153,28 @@ def _meant(document: Document) -> Iterator[tuple[ServiceName, Path]]:
                     yield document.service(destination.host), ("spec", "http", number, *path, "host")
         case RateLimitSpec(host=host):
             yield document.service(host), ("spec", "host")
+
+
+def addressed(document: Document) -> Iterator[tuple[ServiceName, Path]]:
+    """Yield each service that a document names as its own, without others being barred from naming it."""
+    if isinstance(document.spec, AuthorizationSpec):
+        for index, host in enumerate(document.spec.hosts):
+            yield document.service(host), ("spec", "hosts", index)
+    else:
+        yield from claims(document)
+
+
+def _protects_nobody(document: Document, live: Live) -> Iterator[Finding]:
+    """Yield a doubt for an authorization that is about no instance: what it was for is unprotected."""
+    if not live or not isinstance(document.spec, AuthorizationSpec | RequestAuthenticationSpec):
+        return
+    instances = ((service, labels) for service, carried in live.items() for labels in carried)
+    if not any(is_about(document, service, labels) for service, labels in instances):
+        named = isinstance(document.spec, AuthorizationSpec) and document.spec.hosts
+        path: Path = ("spec", "hosts") if named else ("spec",)
+        message = "no instance that is there now is meant by its namespace, hosts and selector"
+        hint = "right only if it is still to come; busmesh instances -o wide shows labels"
+        yield document.finding("BM2144", message, path, level="warning", hint=hint)
 
 
 def _left_dangling(

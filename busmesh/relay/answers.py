@@ -18,8 +18,8 @@ class Answer:
     Attributes:
         status: HTTP status code.
         flags: response flags as Envoy writes them: NR no route, UH no healthy upstream, UO overflow,
-            UF upstream failure, UT timeout, RL rate limited, RBAC denied, FI fault injected,
-            DPE protocol error.
+            UF upstream failure, UT timeout, RL rate limited, RBAC denied, JWT no good token (Envoy has no
+            flag for that), FI fault injected, DPE protocol error.
         code: stable, machine-readable name of the error.
         message: what happened and, where there is one, what to do.
         service: the service that was called, if known.
@@ -39,6 +39,8 @@ class Answer:
         lines = f"content-type: application/json\r\n{FLAGS_HEADER}: {self.flags}\r\n"
         if self.status == 503 or self.retry_after:
             lines += f"retry-after: {self.retry_after or 1}\r\n"
+        if self.status == 401:
+            lines += f"www-authenticate: {challenge(self.service, self.code)}\r\n"
         return date_line() + lines.encode()
 
     def body(self) -> bytes:
@@ -49,6 +51,12 @@ class Answer:
             "instance": self.instance,
         }
         return json.dumps(fields).encode() + b"\n"
+
+
+def challenge(realm: str, code: str) -> str:
+    """Return how to authenticate (RFC 6750 section 3): whoever brought no token hears of no error."""
+    error = ', error="invalid_token"' if code == "token_invalid" else ""
+    return f'Bearer realm="{realm}"{error}'
 
 
 def shown(text: bytes) -> str:

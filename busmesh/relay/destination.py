@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 #: A breaker that let a try pass, and the token to report with.
 Grants = list[tuple[Breaker, int]]
+#: Flags of what says nothing of an instance: the client is gone, or may not ask this of any.
+_SAYS_NOTHING = frozenset(("DC", "RBAC", "JWT"))
 #: (destination, instance, what happened to it and why).
 Told = Callable[["Destination", Change], None]
 
@@ -176,7 +178,7 @@ class Destination:
     def report(self, exchange: Exchange, endpoint: Endpoint, status: int, flags: str, now: float) -> None:
         """Hear how a try ended; ``flags`` is empty for an application's own response."""
         grants, exchange.grants = exchange.grants, None
-        if flags == "DC":  # the client is gone: that says nothing of the instance
+        if flags in _SAYS_NOTHING:
             for breaker, token in grants or ():
                 breaker.abandoned(token)
             return

@@ -19,6 +19,7 @@ from busmesh.decide.ratelimit import RateLimiter, retry_after
 from busmesh.decide.request import RequestHead
 from busmesh.errors import RemoteProtocolError
 from busmesh.names import SpiffeId, Subjects
+from busmesh.relay.access import Access
 from busmesh.relay.application import Application, render_opening, render_request
 from busmesh.relay.call import AppFailure, AppResponse, Call
 from busmesh.relay.contexts import Contexts
@@ -46,8 +47,7 @@ SILENT_S = 5.0
 #: is not gone.
 GONE_S = 2.0
 
-#: The two clocks of a session are a trip apart, so a deadline would come here a little early. The caller says
-#: itself when it has passed; the work for one that does not ends so much later.
+#: A deadline is the caller's: it says itself when it has passed. The work for one that does not ends later by:
 GRACE_S = 0.02
 #: Where a header block for the application has its trace id: its first line is ``traceparent: 00-...``.
 TRACE_ID = slice(len(b"traceparent: 00-"), len(b"traceparent: 00-") + 32)
@@ -79,6 +79,7 @@ class Inbound:
         max_active: requests at work at once.
 
     Attributes:
+        access: what the policies in force say of who may do what; None if they say nothing of this instance.
         served: requests that were at work and are over; ``failed`` are those with a status of 500 or more.
         refused: requests that were not taken.
     """
@@ -103,6 +104,7 @@ class Inbound:
         self._limiter = limiter
         self._contexts = contexts if contexts is not None else Contexts()
         self._max_active = max_active
+        self.access: Access | None = None
         self._peers: OrderedDict[int, Peer] = OrderedDict()
         #: What awaits a response, and what has one that is still on its way, by session and stream.
         self._work: dict[tuple[int, int], Work] = {}
@@ -236,6 +238,13 @@ class Inbound:
             self.bad_frames += 1
             return
         peer.heard = now
+        access = self.access
+        if access is not None:
+            admitted = access.admit(peer, request)
+            if isinstance(admitted, Refusal):
+                self._refuse(peer, stream, admitted)
+                return
+            request = admitted
         limiter = self._limiter
         if not (limiter is None or limiter.idle or self._within_limits(limiter, peer, stream, request, now)):
             return

@@ -6,6 +6,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from busmesh.decide.authz.engine import Decision
 from busmesh.errors import RemoteProtocolError
 from busmesh.names import SpiffeId, Subjects
 from busmesh.relay.call import AppFailure, AppResponse, Call
@@ -263,6 +264,9 @@ class Observer(Protocol):
 
     def begin_inbound(self, work: Work) -> bytes:
         """Return the header block for the application, with this hop's trace context in it."""
+
+    def judged(self, peer: Peer, request: WireRequest, decision: Decision) -> None:
+        """Hear of a request that was denied, or would be by a policy in dry run, or is audited."""
 
     def end_inbound(self, work: Work, size: int) -> None:
         """Hear that ``work.status`` and ``work.flags`` went back, with a body of ``size`` bytes."""

@@ -69,11 +69,14 @@ class AccessLog:
             raise UsageError(f"access log sample {share} is not a share", code="BM6004", hint="from 0 to 1")
         self._sample = share
 
-    def wanted(self, status: int) -> bool:
-        """Decide whether to tell of a request that ended with ``status``; if so, call :meth:`event` next."""
+    def wanted(self, status: int, *, denied: bool = False) -> bool:
+        """Decide whether to tell of a request that ended with ``status``; if so, call :meth:`event` next.
+
+        What was denied is told without sampling, but never pushes out a failure.
+        """
         if status >= FAILED:
             spare = 0
-        elif self._random() < self._sample:
+        elif denied or self._random() < self._sample:
             spare = self._capacity // 2
         else:
             return False
@@ -103,6 +106,7 @@ class AccessLog:
         bytes_out: int,
         attempts: int,
         trace_id: str,
+        detail: str = "",
     ) -> dict[str, object]:
         """Keep the event of one request, and return it.
 
@@ -114,6 +118,7 @@ class AccessLog:
             bytes_out: size of the response's body.
             attempts: tries, the first included; 0 if the mesh answered without one.
             trace_id: 32 hex digits.
+            detail: why the mesh answered; nothing in it comes from the request.
         """
         event: dict[str, object] = {
             "time": rfc3339(now),
@@ -133,6 +138,8 @@ class AccessLog:
             "attempts": attempts,
             "trace_id": trace_id,
         }
+        if detail:
+            event["detail"] = detail
         path, _, query = target.partition(b"?")
         if self._paths:
             event["path"] = readable(path)[:MAX_PATH]

@@ -30,7 +30,8 @@ from busmesh.decide.retry import Outcome
 from busmesh.decide.route import Rule, choose_rule
 from busmesh.decide.sharing import Sharing
 from busmesh.decide.sticky import StickySession
-from busmesh.names import ServiceName
+from busmesh.names import ServiceName, SpiffeId
+from busmesh.operator.access import access_rows
 from busmesh.policy.compile import Caller, compile_set
 from busmesh.policy.documents import KINDS
 from busmesh.policy.load import load_documents
@@ -408,6 +409,49 @@ def test_rate_limits() -> None:
     counted = limits.statistics()["customers"]
     assert (counted["allowed"], counted["refused"]) == (10 + 10, 100)
     assert snapshot_of("rate-limits.yaml", caller="web").limits == ()
+
+
+def allowed(
+    file: str,
+    caller: str,
+    method: bytes,
+    target: bytes,
+    claims: dict[str, Any] | None = None,
+    service: str = "orders",
+) -> bool:
+    documents = list(publish(EMPTY, file).documents.values())
+    asking = SpiffeId.workload("local", ServiceName(caller), "a-0")
+    [row] = access_rows(
+        documents, asking, ServiceName.parse(service), [], RequestHead(method, target, []), claims
+    )
+    return bool(row["allowed"])
+
+
+def test_authorization() -> None:
+    file = "authorization.yaml"
+    assert allowed(file, "web", b"POST", b"/orders")
+    assert allowed(file, "web", b"GET", b"/orders/7?full=1")
+    assert not allowed(file, "web", b"DELETE", b"/orders/7")
+    assert allowed(file, "warehouse", b"GET", b"/orders/open")
+    assert not allowed(file, "warehouse", b"GET", b"/orders/7")
+    assert not allowed(file, "other", b"GET", b"/orders/7")
+    assert not allowed(file, "web", b"GET", b"/admin/users")
+    assert allowed(file, "other", b"GET", b"/admin", service="payments"), "nothing is said of payments"
+
+
+def test_authorization_default_deny() -> None:
+    assert not allowed("authorization-default-deny.yaml", "web", b"GET", b"/")
+    assert not allowed("authorization-default-deny.yaml", "web", b"GET", b"/", service="payments")
+    assert allowed("authorization-default-deny.yaml", "web", b"GET", b"/", service="payments.other")
+
+
+def test_end_users() -> None:
+    file, issuer = "end-users.yaml", "https://idp.example"
+    staff = {"iss": issuer, "sub": "ann", "groups": ["staff"]}
+    assert allowed(file, "web", b"GET", b"/", staff)
+    assert not allowed(file, "web", b"GET", b"/", staff | {"groups": ["guests"]})
+    assert not allowed(file, "web", b"GET", b"/", staff | {"iss": "https://evil.example"})
+    assert not allowed(file, "web", b"GET", b"/")
 
 
 def test_no_file_is_without_a_test_of_its_own() -> None:

@@ -22,6 +22,7 @@ def test_every_package_that_is_imported_is_a_dependency() -> None:
         "nats-py": {"nats"},
         "opentelemetry-sdk": {"opentelemetry"},
         "pydantic": {"pydantic", "pydantic_core"},
+        "PyJWT": {"jwt"},
         "pyOpenSSL": {"OpenSSL"},
         "PyYAML": {"yaml"},
         "opentelemetry-exporter-otlp-proto-http": {"opentelemetry"},

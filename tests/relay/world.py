@@ -16,6 +16,7 @@ from typing import Any, cast
 import pytest
 
 from busmesh.bus.bus import Bus
+from busmesh.decide.authz.engine import Decision
 from busmesh.decide.route import Rule, ServicePolicy, Target
 from busmesh.decide.split import Split
 from busmesh.names import ServiceName, SpiffeId, Subjects
@@ -23,6 +24,7 @@ from busmesh.policy.compile import Caller, compile_set
 from busmesh.policy.documents import parse_documents
 from busmesh.policy.revision import PolicySet
 from busmesh.policy.snapshot import Snapshot
+from busmesh.relay import access as access_module
 from busmesh.relay import actions as actions_module
 from busmesh.relay import inbound as inbound_module
 from busmesh.relay import outbound as outbound_module
@@ -40,8 +42,9 @@ from busmesh.relay.listener import Connection, Listener
 from busmesh.relay.outbound import Outbound
 from busmesh.relay.upstream import Endpoint, Knowledge
 from busmesh.relay.upstreams import Upstreams
-from busmesh.relay.work import Work
+from busmesh.relay.work import Peer, Work
 from busmesh.wire.frame import Session
+from busmesh.wire.http import WireRequest
 from tests.relay.apps import FakeApp, WiredApp
 from tests.relay.transcript import request
 from tests.relay.wires import FakeTransport, Response, responses
@@ -58,6 +61,9 @@ class Clock:
         self.now = 1000.0
 
     def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
         return self.now
 
 
@@ -190,6 +196,7 @@ class Notes:
         self.tries: list[str] = []
         self.requests: list[str] = []
         self.served: list[str] = []
+        self.judgements: list[Decision] = []
         self.open = 0
         self.begun = 0
 
@@ -208,6 +215,9 @@ class Notes:
     def begin_inbound(self, work: Work) -> bytes:
         self.begun += 1
         return work.request.headers + work.peer.certificate_line
+
+    def judged(self, peer: Peer, request: WireRequest, decision: Decision) -> None:
+        self.judgements.append(decision)
 
     def end_inbound(self, work: Work, size: int) -> None:
         self.served.append(f"{work.status} {work.flags}".strip())
@@ -289,7 +299,7 @@ class World:
         ManualTicker.made = []
         ManualTicker.clock = self.clock
         for module in (
-            *(actions_module, inbound_module, outbound_module, streams_module, tries_module),
+            *(access_module, actions_module, inbound_module, outbound_module, streams_module, tries_module),
             *(upstream_module, upstreams_module, work_module),
         ):
             patch.setattr(module, "time", self.clock)

@@ -63,7 +63,7 @@ def test_an_event_has_neither_path_nor_query_unless_they_were_asked_for():
 
 
 def test_no_argument_could_bring_a_header_or_a_body_in():
-    assert set(inspect.signature(AccessLog.event).parameters) == {"self", *REQUEST}
+    assert set(inspect.signature(AccessLog.event).parameters) == {"self", "detail", *REQUEST}
 
 
 def test_a_hostile_path_and_method_are_one_short_json_line():
