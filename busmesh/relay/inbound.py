@@ -47,7 +47,7 @@ SILENT_S = 5.0
 #: is not gone.
 GONE_S = 2.0
 
-#: A deadline is the caller's: it says itself when it has passed. The work for one that does not ends later by:
+#: A deadline is the caller's: it says so when it has passed. The work for one that does not ends later, by:
 GRACE_S = 0.02
 #: Where a header block for the application has its trace id: its first line is ``traceparent: 00-...``.
 TRACE_ID = slice(len(b"traceparent: 00-"), len(b"traceparent: 00-") + 32)
