@@ -469,7 +469,7 @@ class Agent:
         healthy = self.health.health.healthy if self.health is not None else None
         if self.inbound is None or healthy is None:
             return
-        if not self.policies.synchronised:
+        if not (self.policies.synchronised or self.superseded):
             self.inbound.closed_because = "its policies have not been read yet"
             return
         if not (self.draining or self.superseded):
