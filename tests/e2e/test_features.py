@@ -244,7 +244,9 @@ def test_an_instance_ten_times_slower_is_spared(stage: Stage) -> None:
 # -- retries ---------------------------------------------------------------------------------------
 
 
-def test_a_failing_application_behind_three_hops_is_not_called_for_each_hops_retries(stage: Stage) -> None:
+def test_t24_retries_behind_three_hops_do_not_multiply(
+    stage: Stage,
+) -> None:
     offered = 250
     before = stage.broken.requests
     answered = stage.calls("b", offered)

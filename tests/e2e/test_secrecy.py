@@ -81,7 +81,7 @@ async def subscribe_to_all(url: str, stop: threading.Event, heard: list[bytes]) 
     await client.close()
 
 
-def test_no_marker_is_seen_on_the_bus(tmp_path: Path, nats_server: NatsServer) -> None:
+def test_t05_no_marker_is_seen_on_the_bus(tmp_path: Path, nats_server: NatsServer) -> None:
     tap = Wiretap(nats_server.port)
     stop, heard = threading.Event(), []
     listener = threading.Thread(target=lambda: asyncio.run(subscribe_to_all(nats_server.url, stop, heard)))

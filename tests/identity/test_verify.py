@@ -256,7 +256,7 @@ def test_forgery_without_a_defect_passes(ca: CA) -> None:
 
 @pytest.mark.parametrize("defect", BAD)
 @pytest.mark.filterwarnings("ignore:Parsed a serial number")
-def test_bad_certificate_is_refused(ca: CA, defect: str) -> None:
+def test_t07_bad_certificate_is_refused(ca: CA, defect: str) -> None:
     code, make = BAD[defect]
     der = make(ca)
     verifier = Verifier(ca.bundle)

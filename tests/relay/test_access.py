@@ -88,7 +88,7 @@ def error(client: FakeTransport) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("spec", RULES)
-def test_no_spelling_of_a_path_comes_through(world: World, orders: Instance, spec: str) -> None:
+def test_t13_no_spelling_of_a_path_comes_through(world: World, orders: Instance, spec: str) -> None:
     protect(orders, spec)
     for variant in VARIANTS:
         client = world.ask(path=variant)

@@ -23,7 +23,7 @@ from tests.support.client import Caller, count_by
 from tests.support.mesh import eventually
 from tests.support.processes import ROOT
 from tests.threats.raw import exchange, status
-from tests.threats.stage import Stage
+from tests.threats.stage import RELAY, Stage
 
 SEEN_S = 2.0
 
@@ -176,6 +176,24 @@ def test_t29_keys_are_for_their_owner_alone(stage: Stage) -> None:
         assert "chmod 600" in refused.stderr
     finally:
         key.chmod(0o600)
+
+
+def test_t30_nothing_comes_in_without_a_session_and_a_rule(stage: Stage) -> None:
+    before = stage.hits()
+    plain = b"GET / HTTP/1.1\r\nHost: orders\r\nx-id: around\r\n\r\n"
+    for payload in (plain, b"\x01\x01" + plain, bytes(40) + plain):
+        for _ in range(50):
+            stage.rogue.publish(RELAY, payload, reply=b"busmesh.local.reply.shop-0.1")
+    stage.rogue.flush()
+    stage.mesh.publish(nothing)
+    try:
+        with stage.caller() as caller:
+            code, answer, headers = caller.call("/", x_id="around")
+        assert (code, headers["x-busmesh-flags"]) == (403, "RBAC")
+        assert "nothing" not in answer["message"], "who is refused does not hear by which rule"
+    finally:
+        stage.mesh.run("policy", "delete", "Authorization/nothing")
+    assert stage.hits() == before
 
 
 def test_t31_a_process_from_before_comes_back_to_nothing(stage: Stage) -> None:
