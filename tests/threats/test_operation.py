@@ -185,7 +185,9 @@ def test_t30_nothing_comes_in_without_a_session_and_a_rule(stage: Stage) -> None
         for _ in range(50):
             stage.rogue.publish(RELAY, payload, reply=b"busmesh.local.reply.shop-0.1")
     stage.rogue.flush()
-    stage.mesh.publish(nothing)
+    stage.mesh.publish(
+        "apiVersion: busmesh/v1\nkind: Authorization\nmetadata: {name: nothing}\nspec: {hosts: [orders]}\n"
+    )
     try:
         with stage.caller() as caller:
             code, answer, headers = caller.call("/", x_id="around")
