@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,17 @@ from busmesh.cli.operator import Desk, desk
 from busmesh.cli.output import Column, Output, output_option, show
 from busmesh.cli.revoking import revoke
 from busmesh.cli.rotating import drill, rotate
-from busmesh.errors import IdentityError, NotFound
+from busmesh.errors import IdentityError, NotFound, UsageError
 from busmesh.identity.alarms import THRESHOLDS, late, threshold
 from busmesh.identity.profile import BACKDATE_S
+from busmesh.identity.scope import Scope
 from busmesh.identity.store import Home
 from busmesh.identity.trust import TrustBundle, key_identifier
 from busmesh.identity.verify import Verified
 from busmesh.members.announcement import Announcement
 from busmesh.names import SpiffeId, token
 from busmesh.operator.rollcall import call_roll
+from busmesh.policy.documents import KINDS
 
 _COLUMNS = (
     Column("WHAT", "what"),
@@ -180,25 +183,42 @@ async def _trust(context: Context) -> int:
 @click.argument("operator")
 @click.option("--lifetime", type=Seconds(), help="How long it is valid.  [default: 90 days]")
 @click.option(
+    "--namespace", "namespaces", multiple=True, metavar="NAME", help="Of documents; may be repeated."
+)
+@click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Of documents; may be repeated.")
+@click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     help="Home to write it to, for another machine.  [default: this home]",
 )
 @context_options
 @log_option()
-def issue(context: Context, operator: str, lifetime: float | None, out: Path | None) -> None:
+def issue(
+    context: Context,
+    operator: str,
+    lifetime: float | None,
+    namespaces: tuple[str, ...],
+    kinds: tuple[str, ...],
+    out: Path | None,
+) -> None:
     """Issue an SVID to OPERATOR, who may then publish policies and revoke workloads.
 
+    With --namespace or --kind only those; agents refuse what is out of this scope, whoever is asked for it.
     It needs the root, so it runs in the home of the authority. Workloads join by themselves, by join token.
 
     \b
     Examples:
       busmesh identity issue ann
       busmesh identity issue ann --out ./for-ann
+      busmesh identity issue bea --namespace shop --kind Route --kind Destination
     """
+    scope = _scope(namespaces, kinds)
     ca = context.home.authority(context.mesh)
     svid = ca.issue_svid(
-        SpiffeId(context.mesh, operator=token(operator, "operator")), time.time(), lifetime_s=lifetime
+        SpiffeId(context.mesh, operator=token(operator, "operator")),
+        time.time(),
+        lifetime_s=lifetime,
+        scope=scope,
     )
     place = context.home if out is None else Home(out)
     place.save_operator(svid)
@@ -206,7 +226,26 @@ def issue(context: Context, operator: str, lifetime: float | None, out: Path | N
         place.save_trust(context.home.trust(context.mesh))
         with contextlib.suppress(NotFound):
             place.save_context(context.home.context())
-    click.echo(f"{svid.id}, until {rfc3339(svid.not_after)}: {place.path / 'operator'}")
+    limits = "" if scope.everything else f", {scope}"
+    click.echo(f"{svid.id}{limits}, until {rfc3339(svid.not_after)}: {place.path / 'operator'}")
+
+
+def _scope(namespaces: Collection[str], kinds: Collection[str]) -> Scope:
+    """Read what an operator is to be limited to.
+
+    Raises:
+        UsageError: a kind that there is not.
+    """
+    known = {name.lower(): identity for name, (_, _, identity) in KINDS.items()}
+    strange = [kind for kind in kinds if kind.lower() not in known]
+    if strange:
+        raise UsageError(
+            f"{strange[0]} is no kind of document", code="BM6010", hint=f"there are {', '.join(KINDS)}"
+        )
+    return Scope(
+        frozenset(token(name, "namespace") for name in namespaces) or None,
+        frozenset(known[kind.lower()] for kind in kinds) or None,
+    )
 
 
 identity.add_command(revoke)

@@ -27,6 +27,7 @@ from busmesh.identity.profile import (
     key_usage,
     kind_of,
 )
+from busmesh.identity.scope import EVERYTHING, SCOPE_OID, Scope
 from busmesh.identity.svid import Svid, new_key
 from busmesh.identity.trust import TrustBundle, key_identifier, mesh_uri
 from busmesh.names import SpiffeId, token
@@ -85,6 +86,7 @@ class CertificateAuthority:
         now: float,
         *,
         lifetime_s: float | None = None,
+        scope: Scope = EVERYTHING,
     ) -> bytes:
         """Return a certificate (DER) that ties ``spiffe_id`` to ``subject_key``.
 
@@ -96,6 +98,7 @@ class CertificateAuthority:
             lifetime_s: default 1 h for workloads and authorities, 90 days for operators. Shorter limits
                 what a stolen key is good for; longer outlives a longer absence of the authority. Never more
                 than 7 days (a year for operators), nor beyond the root's own end.
+            scope: what an operator may do.
 
         Raises:
             IdentityError: another mesh's ID (code BM4011), or a request that does not prove its key (BM4012).
@@ -118,16 +121,27 @@ class CertificateAuthority:
             .add_extension(_uri(str(spiffe_id)), critical=False)
             .add_extension(authority_key, critical=False)
         )
+        if not scope.everything:
+            builder = builder.add_extension(
+                x509.UnrecognizedExtension(SCOPE_OID, scope.to_der()), critical=True
+            )
         return builder.sign(self.private_key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
-    def issue_svid(self, spiffe_id: SpiffeId, now: float, *, lifetime_s: float | None = None) -> Svid:
+    def issue_svid(
+        self,
+        spiffe_id: SpiffeId,
+        now: float,
+        *,
+        lifetime_s: float | None = None,
+        scope: Scope = EVERYTHING,
+    ) -> Svid:
         """Return an SVID with a fresh key, for a holder on this machine: an operator, the authority itself.
 
         Raises:
             IdentityError: another mesh's ID (code BM4011).
         """
         key = new_key()
-        return Svid.of(self.issue(spiffe_id, key.public_key(), now, lifetime_s=lifetime_s), key)
+        return Svid.of(self.issue(spiffe_id, key.public_key(), now, lifetime_s=lifetime_s, scope=scope), key)
 
 
 def requested_key(der: bytes) -> ec.EllipticCurvePublicKey:

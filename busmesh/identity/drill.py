@@ -64,6 +64,8 @@ def open_drill(data: bytes, verifier: Verifier, now: float, *, after_ms: int = 0
     signed = open_signed(data, PURPOSE, verifier, now, max_age=MAX_AGE_S, max_size=MAX_ORDER)
     if not signed.signer.id.operator:
         raise _not_an_operator(str(signed.signer.id))
+    if not signed.signer.scope.everything:
+        raise IdentityError(f"{signed.signer.id} has a scope, and a drill is for everybody", code="BM4123")
     reader = FieldReader(signed.body, 1, max_size=16, what="drill")
     spread_ms = reader.integer()
     reader.end()

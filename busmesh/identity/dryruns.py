@@ -13,7 +13,7 @@ import msgpack
 
 from busmesh.errors import IdentityError, InvalidDocument, RemoteProtocolError
 from busmesh.identity.profile import CLOCK_SKEW_S
-from busmesh.identity.revisions import MAX_ENTRY, check_author
+from busmesh.identity.revisions import MAX_ENTRY, check_author, check_scope
 from busmesh.identity.signed import open_signed, seal_signed
 from busmesh.identity.svid import Svid
 from busmesh.identity.verify import Verifier
@@ -90,6 +90,7 @@ def open_dry_run(entry: bytes, verifier: Verifier, now: float) -> DryRun:
     revision = None if plain is None else Revision.from_plain(plain)
     if revision is not None:
         check_author(signer.operator, str(signer), revision)
+        check_scope(signed.signer, revision)
     return DryRun(name, ends_ms, revision)
 
 

@@ -16,6 +16,7 @@ from busmesh.identity.signed import open_signed, seal_signed
 from busmesh.identity.svid import Svid
 from busmesh.identity.verify import Verified, Verifier
 from busmesh.policy.revision import MAX_REVISION, Revision
+from busmesh.policy.validate import addressed
 
 PURPOSE = "policy.revision"
 VERSION = 1
@@ -76,6 +77,7 @@ def open_revision(
         raise _not_an_operator(str(signer))
     revision = Revision.from_plain(_unpack(signed.body))
     check_author(signer.operator, str(signer), revision)
+    check_scope(signed.signer, revision)
     if revision.time_ms != signed.time_ms:
         raise IdentityError(f"revision {revision.number} was not made when it was signed", code="BM4303")
     _check_reach(signed.signer, revision)
@@ -127,6 +129,28 @@ def check_author(operator: str, spiffe_id: str, revision: Revision) -> None:
             f"revision {revision.number} says that {revision.author} made it, and {spiffe_id} signed it",
             code="BM4302",
         )
+
+
+def check_scope(signer: Verified, revision: Revision) -> None:
+    """Check that all that ``revision`` changes is the signer's to change.
+
+    Raises:
+        IdentityError: something is not (code BM4308).
+    """
+    scope = signer.scope
+    if scope.everything:
+        return
+    changes = [(each.key, [service.namespace for service, _ in addressed(each)]) for each in revision.put] + [
+        (key, []) for key in revision.remove
+    ]
+    for key, others in changes:
+        if outside := scope.outside(key.kind, (key.namespace, *others)):
+            raise IdentityError(
+                f"{signer.id} may not change {key.kind}/{key.namespace}/{key.name}: {outside} is not in its"
+                f" scope, {scope}",
+                code="BM4308",
+                hint="busmesh identity issue NAME --namespace NAMESPACE --kind KIND, where the root is",
+            )
 
 
 def _not_an_operator(spiffe_id: str) -> IdentityError:

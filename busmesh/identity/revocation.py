@@ -119,6 +119,19 @@ def check_target(target: str, mesh: str) -> SpiffeId | None:
     raise RemoteProtocolError(f"{target[:200]!r} cannot be revoked in mesh {mesh!r}", code="BM4120")
 
 
+def workload_namespace(target: str, mesh: str) -> str:
+    """Return the namespace of a workload or a service; empty for anybody else.
+
+    Raises:
+        RemoteProtocolError: as `check_target` does.
+    """
+    spiffe_id = check_target(target, mesh)
+    if spiffe_id is None:
+        found = _SERVICE.fullmatch(target)
+        return "" if found is None else found[2]
+    return "" if spiffe_id.service is None else spiffe_id.service.namespace
+
+
 class Revocations:
     """All that hold, by what they hit; a check costs two or three look-ups, and none while there are none."""
 

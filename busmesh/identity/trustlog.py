@@ -16,9 +16,9 @@ from enum import Enum
 from busmesh.errors import IdentityError, RemoteProtocolError
 from busmesh.identity.ca import CertificateAuthority
 from busmesh.identity.fields import FieldReader, pack
-from busmesh.identity.profile import Kind, kind_of
-from busmesh.identity.revocation import Revocation, check_target
+from busmesh.identity.revocation import Revocation, workload_namespace
 from busmesh.identity.rooted import open_rooted, seal_rooted
+from busmesh.identity.scope import EVERYTHING, Scope
 from busmesh.identity.signed import open_signed, seal_signed
 from busmesh.identity.svid import Svid
 from busmesh.identity.trust import TrustBundle
@@ -105,17 +105,17 @@ def open_entry(entry: bytes, verifier: Verifier, now: float) -> Opened:
     revocation = Revocation.decode(signed.body, mesh)
     if revocation.at_ms != signed.time_ms:
         raise RemoteProtocolError("a revocation that was not made when it was signed", code="BM4120")
-    _check_right(signer.id.operator, revocation, mesh)
+    _check_right(signer.id.operator, revocation, mesh, signer.scope)
     return Opened(kind, None, revocation)
 
 
-def _check_right(operator: str, revocation: Revocation, mesh: str) -> None:
-    """An operator may revoke workloads, by name; everybody else is the root's affair."""
+def _check_right(operator: str, revocation: Revocation, mesh: str, scope: Scope = EVERYTHING) -> None:
+    """An operator may revoke workloads of its namespaces, by name; everybody else is the root's affair."""
     if not operator:
         raise _no_right("somebody who is no operator")
     if revocation.target:  # a serial number alone does not tell whose it is
-        spiffe_id = check_target(revocation.target, mesh)
-        if spiffe_id is None or kind_of(spiffe_id) is Kind.WORKLOAD:
+        namespace = workload_namespace(revocation.target, mesh)
+        if namespace and (scope.namespaces is None or namespace in scope.namespaces):
             return
     raise _no_right(f"operator {operator}", revocation.name)
 

@@ -23,12 +23,14 @@ from busmesh.identity.profile import (
     MAX_CERTIFICATE,
     SIGNATURE,
     UNREADABLE,
+    Kind,
     is_p256,
     key_bytes,
     key_usage,
     kind_of,
 )
 from busmesh.identity.revocation import Revocations
+from busmesh.identity.scope import EVERYTHING, SCOPE_OID, Scope
 from busmesh.identity.trust import TrustBundle, key_identifier
 from busmesh.names import SpiffeId
 
@@ -40,6 +42,7 @@ _UNDERSTOOD = frozenset(
         ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
         ExtensionOID.SUBJECT_KEY_IDENTIFIER,
         ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
+        SCOPE_OID,
     }
 )
 
@@ -68,6 +71,7 @@ class Verified:
         issuer: key identifier of the root that issued it, in hex.
         through: the last policy revision that this signer's word counts for; None: all of them.
         digest: what the policy set must be after that revision; empty: whatever it is.
+        scope: what an operator may do.
     """
 
     id: SpiffeId
@@ -80,6 +84,7 @@ class Verified:
     issuer: str = ""
     through: int | None = None
     digest: str = ""
+    scope: Scope = EVERYTHING
 
 
 def verify_certificate(
@@ -255,6 +260,7 @@ def _read(der: bytes, bundle: TrustBundle) -> Verified:
         certificate = x509.load_der_x509_certificate(der)
         public_key = _check_algorithms(certificate)
         spiffe_id = _check_profile(certificate, bundle.mesh)
+        scope = _scope(certificate, spiffe_id)
         root = _issuer(certificate, bundle)
         not_before = max(certificate.not_valid_before_utc, root.not_valid_before_utc)
         not_after = min(certificate.not_valid_after_utc, root.not_valid_after_utc)
@@ -277,6 +283,7 @@ def _read(der: bytes, bundle: TrustBundle) -> Verified:
         key_bytes(public_key),
         certificate.serial_number,
         key_identifier(root).hex(),
+        scope=scope,
     )
 
 
@@ -316,6 +323,19 @@ def _check_profile(certificate: x509.Certificate, mesh: str) -> SpiffeId:
     if usage != EXTENDED_USAGE[kind_of(spiffe_id)]:
         raise _refused(f"its extended key usage is not that of a {kind_of(spiffe_id)}")
     return spiffe_id
+
+
+def _scope(certificate: x509.Certificate, spiffe_id: SpiffeId) -> Scope:
+    """Return what an operator may do; of nobody else a certificate says anything of the kind."""
+    try:
+        extension = certificate.extensions.get_extension_for_oid(SCOPE_OID)
+    except x509.ExtensionNotFound:
+        return EVERYTHING
+    if kind_of(spiffe_id) is not Kind.OPERATOR or not extension.critical:
+        raise _refused("its scope is not that of an operator")
+    if not isinstance(extension.value, x509.UnrecognizedExtension):
+        raise _refused("its scope cannot be read")
+    return Scope.from_der(extension.value.value)
 
 
 def _issuer(certificate: x509.Certificate, bundle: TrustBundle) -> x509.Certificate:
