@@ -55,8 +55,12 @@ class Actions:
         """Take a request whose rule does more than pick a target."""
         fault = exchange.rule.fault
         seconds = fault.delay(self._rng) if fault is not None else 0.0
-        if seconds and self._waiting.wait(exchange, exchange.started + seconds, self._let_go):
-            return
+        if seconds:
+            # Nobody waits for what comes after the time of the request that this one is made for.
+            due = exchange.not_after(exchange.started + seconds)
+            then = self._let_go if due == exchange.started + seconds else self._too_late
+            if self._waiting.wait(exchange, due, then):
+                return
         self._let_go(exchange)
 
     def _let_go(self, exchange: Exchange) -> None:
@@ -77,6 +81,11 @@ class Actions:
         else:
             self._copy(exchange, rule)
             self._sender.launch(exchange, rule.pick(request.head))
+
+    def _too_late(self, exchange: Exchange) -> None:
+        """End a request whose time was up while it was delayed."""
+        message = f"the route {exchange.rule.name} delays for longer than its caller waits"
+        self._sender.answer(exchange, Answer(504, "UT", "timeout", message, str(exchange.service)))
 
     def _answer(self, exchange: Exchange, rule: Rule) -> None:
         answer, request = rule.answer, exchange.request

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 
 import pytest
 
@@ -19,6 +20,15 @@ BOTH = (
     "fault: {delay: {fixedDelay: 500ms, percentage: {value: 10}},"
     " abort: {httpStatus: 503, percentage: {value: 10}}}"
 )
+
+
+@dataclass
+class AtWork:
+    """A request at the application that makes the calls."""
+
+    deadline: float
+    attempt: int = 0
+    spent: bool = False
 
 
 def serve(world: World, *names: str) -> Counter[str]:
@@ -90,6 +100,21 @@ def test_the_time_of_a_delayed_request_begins_when_it_is_let_go(world: World) ->
     assert outcome(client) == "waiting"
     world.after(0.04)
     assert outcome(client) == "504 UT"
+    world.over()
+
+
+def test_a_delay_ends_with_the_time_of_the_request_that_a_call_is_made_for(world: World) -> None:
+    orders = world.instance("orders-1")
+    world.publish(sends(DELAY))
+    trace = b"0af7651916cd43dd8448eb211c80319c"
+    world.outbound.contexts.begin(trace, AtWork(world.clock.now + 0.2))
+    client = world.ask("GET", "/", b"", "orders", f"traceparent: 00-{trace.decode()}-b7ad6b7169203331-01")
+    world.after(0.18)
+    assert outcome(client) == "waiting"
+    world.after(0.04)
+    assert outcome(client) == "504 UT"
+    world.after(0.5)
+    assert orders.app.seen == [], "nothing is sent that nobody waits for"
     world.over()
 
 

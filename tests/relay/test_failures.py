@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from tests.relay.documents import destination, sends
+from tests.relay.documents import destination, route, sends
 from tests.relay.wires import FakeTransport
 from tests.relay.world import Instance, World, outcome, outcomes
 
@@ -129,6 +129,27 @@ def test_a_client_that_goes_makes_room(world: World, which: int) -> None:
     clients.append(world.ask())
     answer_all(world, instances)
     assert [outcome(client) for client in (clients[1 - which], clients[2])] == ["200", "200"]
+    world.over()
+
+
+def test_who_waits_for_a_place_waits_for_its_own_time_at_most(world: World) -> None:
+    [orders] = fleet(world, 1)
+    rules = """
+    - match: [{uri: {prefix: /long}}]
+      route: [{destination: {host: orders}}]
+    - route: [{destination: {host: orders}}]
+      timeout: 300ms
+    """
+    world.publish(route(rules), destination(ONE_AND_ONE))
+    client = world.ask("GET", "/long")
+    second = world.ask()
+    world.after(0.28)
+    assert outcomes([client, second]) == ["waiting", "waiting"]
+    world.after(0.04)
+    assert outcomes([client, second]) == ["waiting", "504 UT"]
+    assert len(orders.app.calls) == 1, "the application never heard of it"
+    answer_all(world, [orders])
+    assert outcome(client) == "200"
     world.over()
 
 
