@@ -214,7 +214,16 @@ def test_a_user_is_always_on_the_same_side(stage: Stage) -> None:
     stage.mesh.publish(SPLIT)
     sides = {f"user-{n}": stage.calls("reviews", 5, x_user=f"user-{n}") for n in range(60)}
     assert all(len(answered) == 1 for answered in sides.values()), sides
-    assert {next(iter(answered)) for answered in sides.values()} == {"reviews-v1", "reviews-v3"}
+    before = {user: next(iter(answered)) for user, answered in sides.items()}
+    assert set(before.values()) == {"reviews-v1", "reviews-v3"}
+
+    other = stage.mesh.agent("batch", "batch-0", "--upstreams", "reviews")
+    with closing(Caller(other.outbound, "reviews")) as caller:
+        assert {user: caller.call("/", x_user=user)[1]["name"] for user in before} == before
+    stage.mesh.publish(SPLIT.replace("70", "40").replace("30", "60"))
+    after = {user: next(iter(stage.calls("reviews", 1, x_user=user))) for user in before}
+    moved = {(before[user], after[user]) for user in before if before[user] != after[user]}
+    assert moved == {("reviews-v1", "reviews-v3")}, "a canary that grows gives nobody back"
 
 
 # -- a slow instance -------------------------------------------------------------------------------
@@ -419,10 +428,11 @@ def test_ten_percent_are_aborted_and_none_outside_the_match(stage: Stage) -> Non
 """,
         )
     )
-    answered = stage.calls("reviews", 2000, x_chaos="on")
-    print(f"{answered['418 FI']} of 2000 aborted")
-    assert abs(answered["418 FI"] / 2000 - 0.10) <= 0.02
-    assert reached(stage) == 2000 - answered["418 FI"], "what is aborted reaches nobody"
+    # Of 2,000 draws the share is further than 2 % off once in 350 times, of 4,000 once in 40,000.
+    answered = stage.calls("reviews", 4000, x_chaos="on")
+    print(f"{answered['418 FI']} of 4000 aborted")
+    assert abs(answered["418 FI"] / 4000 - 0.10) <= 0.02
+    assert reached(stage) == 4000 - answered["418 FI"], "what is aborted reaches nobody"
     assert "418 FI" not in stage.calls("reviews", 500)
 
 

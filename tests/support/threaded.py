@@ -1,4 +1,4 @@
-"""A real application as synchronous frameworks make them: a thread works on, whatever became of its client.
+"""A real application as synchronous frameworks make them: who has called the next one waits, client or not.
 
 It lives in the test's own process, which sets what it does and sees at once what came. Applications that stop
 when their client goes, as asynchronous ones do, are in :mod:`tests.support.staged`.
