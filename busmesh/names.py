@@ -175,6 +175,14 @@ class SpiffeId:
         return f"spiffe://{self.mesh}/{path}"
 
 
+#: Processes that one agent may consist of.
+MAX_WORKERS = 64
+
+
+def _worker(number: int) -> str:
+    return f".{number}" if number else ""
+
+
 class Subjects:
     """Every subject of one mesh. Nothing else in busmesh writes a subject by hand."""
 
@@ -208,23 +216,24 @@ class Subjects:
     def who(self, service: ServiceName) -> str:
         return f"{self.root}.who.{service.namespace}.{service.name}"
 
-    def relay(self, instance: str) -> str:
-        return f"{self.root}.relay.{token(instance, 'instance')}"
+    def relay(self, instance: str, worker: int = 0) -> str:
+        """Where sealed frames for an instance go, to one of its workers if it has several."""
+        return f"{self.root}.relay.{token(instance, 'instance')}{_worker(worker)}"
 
     def session(self, instance: str) -> str:
         return f"{self.root}.session.{token(instance, 'instance')}"
 
-    def reply_prefix(self, instance: str) -> str:
-        """The prefix of this instance's own reply subjects; a stream number follows."""
-        return f"{self.root}.reply.{token(instance, 'instance')}."
+    def reply_prefix(self, instance: str, worker: int = 0) -> str:
+        """The prefix of the reply subjects of this instance, or of a worker; a stream number follows."""
+        return f"{self.root}.reply.{token(instance, 'instance')}{_worker(worker)}."
 
-    def sealed_reply(self, instance: str) -> str:
+    def sealed_reply(self, instance: str, worker: int = 0) -> str:
         """Where instances send what answers this one; the frame says which request it belongs to.
 
         One subject for all of them: the server remembers who listens to it, where a subject per request
         would have to be looked up each time.
         """
-        return f"{self.reply_prefix(instance)}s"
+        return f"{self.reply_prefix(instance, worker)}s"
 
     def gone_prefix(self, instance: str) -> str:
         """The prefix of where the bus says that nobody took a response; session and stream follow."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Callable
 from random import Random
@@ -28,6 +29,16 @@ from busmesh.agent.members import BusBack, Members
 from busmesh.agent.namesake import Namesake
 from busmesh.agent.observer import Observer
 from busmesh.agent.pages import pages_of
+from busmesh.agent.parts import (
+    ACCESS_EVENTS_PER_S,
+    MAX_SERVICES,
+    MAX_TOKENS,
+    divided,
+    listener_limits,
+    origin_of,
+    resource_of,
+)
+from busmesh.agent.pipe import Message
 from busmesh.agent.policies import Policies, Published, SeenElsewhere, Synchronise
 from busmesh.agent.policystore import PolicyStore
 from busmesh.agent.readiness import Readiness
@@ -35,12 +46,13 @@ from busmesh.agent.registrar import Drain, HealthChanged, Leave, PolicyInForce, 
 from busmesh.agent.rekeying import RekeyAll, Rekeying
 from busmesh.agent.telemetry import Telemetry
 from busmesh.agent.witness import Witness
+from busmesh.agent.worker import eject
+from busmesh.agent.workers import LocalLimits, Workers
 from busmesh.bus.address import SubjectAddress
 from busmesh.bus.bus import Bus
 from busmesh.bus.policylog import PolicyLog
-from busmesh.decide.origin import Origin
 from busmesh.decide.ratelimit import RateLimiter
-from busmesh.decide.records import Change
+from busmesh.decide.records import Action, Change
 from busmesh.decide.sharing import Sharing
 from busmesh.errors import BusmeshError, IdentityError, UsageError
 from busmesh.identity.jointoken import JoinToken
@@ -54,7 +66,6 @@ from busmesh.members.announcement import Announcement, Refused, State
 from busmesh.members.load import STALE_S, Load, LoadMeter, read_report
 from busmesh.names import ServiceName, SpiffeId, Subjects
 from busmesh.policy.compile import Caller
-from busmesh.policy.fields import seconds
 from busmesh.policy.snapshot import Snapshot
 from busmesh.relay.access import Access
 from busmesh.relay.application import Application, PoolLimits
@@ -63,7 +74,6 @@ from busmesh.relay.handshakes import Acceptor, Sessions, open_session
 from busmesh.relay.inbound import Inbound
 from busmesh.relay.listener import Listener
 from busmesh.relay.outbound import Beside, Outbound
-from busmesh.relay.refusals import Limits
 from busmesh.relay.upstreams import Upstreams
 from busmesh.telemetry.access import AccessLog
 from busmesh.telemetry.events import EventLog
@@ -78,14 +88,9 @@ log = logging.getLogger(__name__)
 
 #: After "I am draining" callers need a moment to hear it; requests that come meanwhile are served.
 DRAIN_NOTICE_S = 0.5
-ACCESS_EVENTS_PER_S = 100
 _SUPERSEDED = "another process has taken this instance's name; give each its own with --instance"
 #: Why an instance takes no requests at first.
 NOT_YET = "its application has not been checked yet"
-#: Services that requests may name.
-MAX_SERVICES = 2048
-#: End users' tokens that are remembered as verified: about 2 KiB each.
-MAX_TOKENS = 2048
 
 
 class Agent:
@@ -136,6 +141,10 @@ class Agent:
         Raises:
             BusmeshError: an address is in use, or the authority refused the enrolment.
         """
+        if self.definition.workers > 1 and not hasattr(socket, "SO_REUSEPORT"):
+            raise UsageError(
+                "this system cannot spread connections over processes", code="BM3208", hint="set workers: 1"
+            )
         await self.bus.connect()
         self.identity = await obtain_identity(self.bus, self.subjects, self.id, self._home, self._token)
         await self._catch_up()
@@ -180,12 +189,7 @@ class Agent:
         register_process(self.registry)
         self.access = AccessLog(self.definition.telemetry.access_log, self._rng, ACCESS_EVENTS_PER_S)
         self.events = EventLog(str(name), self.instance, capacity=256)
-        resource = {
-            "service.name": name.name,
-            "service.namespace": name.namespace,
-            "service.instance.id": self.instance,
-            "service.version": self.definition.labels.get("version", ""),
-        }
+        resource = resource_of(self.definition, self.instance)
         self.tracer = Tracer(resource, self._rng, ratio=self.definition.telemetry.tracing)
 
     def _make_control(self) -> None:
@@ -202,19 +206,27 @@ class Agent:
             self._rng,
             self._discover,
             MAX_SERVICES,
-            Origin(
-                f"{definition.name.name}.{definition.name.namespace}",
-                self.instance,
-                definition.locality,
-                definition.labels,
-            ),
+            origin_of(definition, self.instance),
         )
         self.members = Members(bus, subjects, identity, self.upstreams, self.instance, bus.inbox)
         self.sessions = self.members.sessions = Sessions(self._open_session, self.members.opened)
         self.members.on_revision = self._on_revision
         now = time.monotonic()
         sharing = Sharing(born=self.registrar.announcement.incarnation, now=now)
-        self.limiter = RateLimiter(sharing)
+        self.workers: Workers | None = None
+        local: Sharing | None = None
+        if definition.workers > 1:
+            local = Sharing(born=self.registrar.announcement.incarnation, now=now)
+            self.workers = Workers(
+                definition.workers - 1,
+                self._worker_setup,
+                lambda: self.policies.entries,
+                lambda: self.inbound.closed_because if self.inbound is not None else "",
+                self._worker_said,
+                self._rng,
+            )
+            self.local_limits = LocalLimits(local, self.workers)
+        self.limiter = RateLimiter(sharing, local=local)
         self.limits = LimitSharing(bus, subjects, identity, self.id, sharing, self.limiter)
         self.evidence = SharedEvidence(bus, subjects, identity, self.id, self.upstreams)
         self.upstreams.on_ejection = self._on_ejection
@@ -230,6 +242,9 @@ class Agent:
             acknowledge=_Acknowledgements(self),
             rng=self._rng,
         )
+        if self.workers is not None:
+            tell = self.workers.tell
+            self.policies.on_entry = lambda entry: tell("entry", entry)
         self.dryruns = DryRuns(
             bus,
             subjects,
@@ -281,7 +296,7 @@ class Agent:
             rng=self._rng,
         )
         self.listener = Listener(
-            self.outbound.handle, self.outbound.abandon, _listener_limits(self.definition)
+            self.outbound.handle, self.outbound.abandon, listener_limits(self.definition)
         )
         self.inbound: Inbound | None = None
         self.health: HealthChecker | None = None
@@ -289,7 +304,8 @@ class Agent:
         address = self.definition.app_address
         if address is not None:
             limits = self.definition.limits
-            pool = PoolLimits(connections=limits.max_requests, pending=limits.max_pending)
+            workers = self.definition.workers
+            pool = PoolLimits(divided(limits.max_requests, workers), divided(limits.max_pending, workers))
             self.application = Application(*address, pool)
             self.inbound = Inbound(
                 self.bus,
@@ -299,12 +315,15 @@ class Agent:
                 observer=observer,
                 limiter=self.limiter,
                 contexts=self.outbound.contexts,
-                max_active=limits.max_requests + limits.max_pending,
+                max_active=divided(limits.max_requests + limits.max_pending, workers),
             )
             self.inbound.closed_because = NOT_YET
-            self.registrar.active = lambda: self.inbound.active if self.inbound is not None else 0
+            self.registrar.active = lambda: self.active
             self.registrar.load = self._load
             self.acceptor = Acceptor(self.bus, self.subjects, self.identity, self.inbound.add_session)
+            if self.workers is not None:
+                takes = self.workers.takes
+                self.acceptor.mine = lambda identifier: not takes(identifier[0] % workers)
             self.health = HealthChecker(address, self.definition.health, self._health_changed)
             self.application.on_unreachable = self._unreachable
 
@@ -345,6 +364,8 @@ class Agent:
             self.keys,
         ):
             self.supervisor.start(actor)
+        if self.workers is not None:
+            self.supervisor.start(self.local_limits)
         if self.health is not None:
             self.supervisor.start(self.health)
         else:
@@ -353,7 +374,8 @@ class Agent:
     async def _listen(self) -> None:
         host, port = split_address(self.definition.outbound)
         try:
-            self.outbound_address = await self.listener.start(host, port)
+            shared = self.workers is not None
+            self.outbound_address = await self.listener.start(host, port, shared=shared)
         except OSError as error:
             raise _address_error("outbound", self.definition.outbound, error) from None
         host, port = split_address(self.definition.admin)
@@ -362,6 +384,9 @@ class Agent:
             self.admin_address = await self.admin.start(port)
         except OSError as error:
             raise _address_error("admin", self.definition.admin, error) from None
+
+        if self.workers is not None:
+            self.workers.start()
 
     def _require(self) -> None:
         self.readiness.require("bus", lambda: "" if self.bus.connected else "a connection to the bus")
@@ -375,6 +400,9 @@ class Agent:
                 "application",
                 lambda: "" if health.health.healthy else f"a healthy application: {health.last_error}",
             )
+        if self.workers is not None:
+            workers = self.workers
+            self.readiness.require("workers", lambda: workers.awaited)
         self.readiness.require("name", lambda: "" if not self.superseded else _SUPERSEDED)
         self.readiness.require("draining", lambda: "the end: this agent is draining" if self.draining else "")
 
@@ -447,6 +475,8 @@ class Agent:
 
     def _on_ejection(self, destination: Destination, change: Change) -> None:
         """Tell of an instance that leaves the rotation or returns, or would have."""
+        if self.workers is not None and change.action is Action.EJECTED:
+            self.workers.tell("eject", destination.target.key, change.instance)
         message = f"{change.instance} of {destination.target}: {change.action.value}, {change.cause.value}"
         self._event(
             f"outlier.{change.action.name.lower()}",
@@ -470,10 +500,10 @@ class Agent:
         if self.inbound is None or healthy is None:
             return
         if not (self.policies.synchronised or self.superseded):
-            self.inbound.closed_because = "its policies have not been read yet"
+            self._close_inbound("its policies have not been read yet")
             return
         if not (self.draining or self.superseded):
-            self.inbound.closed_because = "" if healthy else "its application is not healthy"
+            self._close_inbound("" if healthy else "its application is not healthy")
         self.registrar.mailbox.tell(HealthChanged(healthy))
 
     def _on_keys(self, uri: str, problem: str) -> None:
@@ -495,11 +525,13 @@ class Agent:
         self._event("agent.superseded", _SUPERSEDED)
         self.registrar.mailbox.tell(Retire())
         if self.inbound is not None:
-            self.inbound.closed_because = _SUPERSEDED
+            self._close_inbound(_SUPERSEDED)
             self._stepping_back = asyncio.create_task(self._step_back())
 
     async def _step_back(self) -> None:
         """Hear no more of what is meant for the other process; it would be answered twice."""
+        if self.workers is not None:
+            await self.workers.close(0.0)
         for number in self._serving:
             await self.bus.unsubscribe(number)
 
@@ -509,9 +541,14 @@ class Agent:
             return None
         said, at = self.application.report
         report = read_report(said) if now - at < STALE_S else None
-        return self._meter.measure(self.inbound.served, self.inbound.failed, report, now)
+        served, failed = self.inbound.served, self.inbound.failed
+        if self.workers is not None:
+            served, failed = served + self.workers.served, failed + self.workers.failed
+        return self._meter.measure(served, failed, report, now)
 
     def _renewed(self) -> None:
+        if self.workers is not None:
+            self.workers.tell("identity")
         self.registrar.mailbox.tell(Renewed())
         self.rekeying.mailbox.tell(RekeyAll())
         self._event("identity.renewed", "the SVID was renewed")
@@ -549,6 +586,52 @@ class Agent:
     ) -> None:
         self.events.add(time.time(), kind, message, detail=detail)
 
+    # -- workers -----------------------------------------------------------------------------------
+
+    @property
+    def active(self) -> int:
+        """Requests at work at the application, in all processes."""
+        own = self.inbound.active if self.inbound is not None else 0
+        return own + (self.workers.active if self.workers is not None else 0)
+
+    def _close_inbound(self, reason: str) -> None:
+        """Have all processes refuse requests; with an empty reason, take them again."""
+        assert self.inbound is not None, "an agent that serves"
+        self.inbound.closed_because = reason
+        if self.workers is not None:
+            self.workers.tell("closed", reason)
+
+    def _worker_setup(self, number: int) -> dict[str, object]:
+        options = self.bus.options
+        files = (options.credentials, options.nkey, options.tls_ca)
+        return {
+            "definition": self.definition.model_dump_json(by_alias=True, exclude_unset=True),
+            "mesh": self.subjects.mesh,
+            "instance": self.instance,
+            "worker": number,
+            "address": list(self.outbound_address),
+            "servers": list(options.servers),
+            "login": [str(file) if file is not None else None for file in files],
+            "home": str(self._home.path),
+            "born": int(time.time() * 1000),
+        }
+
+    def _worker_said(self, message: Message) -> None:
+        match message:
+            case ["counts", _, list(counted)]:
+                for labels, retries, outcomes in counted:
+                    self.registry.add(labels, retries, outcomes)
+            case ["access", list(events)]:
+                self.telemetry.forward("access", events)
+            case ["spans", dict(spans)]:
+                self.telemetry.forward_spans(spans)
+            case ["unreachable"]:
+                self._unreachable()
+            case ["eject", str(key), str(instance)]:
+                eject(self.upstreams, key, instance)
+            case ["limits", int(worker), plain]:
+                self.local_limits.hear(worker, plain)
+
     # -- end ---------------------------------------------------------------------------------------
 
     async def drain(self) -> None:
@@ -565,9 +648,11 @@ class Agent:
         if self.inbound is not None:
             await asyncio.sleep(min(DRAIN_NOTICE_S, self.definition.drain_s))
             # What is at work may be probed for, so the subscription stays until all of it is done.
-            self.inbound.closed_because = "it is draining"
+            self._close_inbound("it is draining")
             self.inbound.go_away()
-            while self.inbound.active and time.monotonic() < until:  # noqa: ASYNC110 - an event costs each request
+            if self.workers is not None:
+                self.workers.tell("drain")
+            while self.active and time.monotonic() < until:  # noqa: ASYNC110 - an event costs each request
                 await asyncio.sleep(0.01)
             # From here on the bus answers in our place: "no responders", at once.
             await self.bus.unsubscribe(self._who)
@@ -580,7 +665,10 @@ class Agent:
             await self.bus.close()
             return
         until = 0.5 if self.draining else 0.0
-        await self.listener.close(grace=until)
+        ends = [self.listener.close(grace=until)]
+        if self.workers is not None:
+            ends.append(self.workers.close(until))
+        await asyncio.gather(*ends)
         self.registrar.mailbox.tell(Leave())
         for _ in range(20):
             if self.registrar.state is State.LEFT:
@@ -592,19 +680,6 @@ class Agent:
             self.application.close()
         await self.admin.close()
         await self.bus.close()
-
-
-def _listener_limits(definition: AgentDefinition) -> Limits:
-    limits = definition.limits
-    return Limits(
-        body=limits.max_body or None,
-        header_bytes=limits.max_header_bytes,
-        header_count=limits.max_headers,
-        header_timeout=seconds(limits.header_timeout),
-        idle_timeout=seconds(limits.idle_timeout),
-        min_rate=limits.min_rate,
-        connections=limits.max_connections,
-    )
 
 
 class _Acknowledgements:

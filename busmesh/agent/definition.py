@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from busmesh.errors import InvalidName
 from busmesh.members.announcement import LabelText
-from busmesh.names import ServiceName
+from busmesh.names import MAX_WORKERS, ServiceName
 from busmesh.policy.fields import Duration, Many, Model, Token, seconds
 
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
@@ -187,6 +187,13 @@ class AgentDefinition(Model):
     health: Health = Field(default_factory=Health)
     outbound: Address = Field("127.0.0.1:15001", description="The application sends its requests here.")
     admin: Address = Field("127.0.0.1:15000", description="Health, metrics and state. Loopback by default.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=MAX_WORKERS,
+        description="Processes that carry requests; they share port and identity. One uses one core;"
+        " each more costs the memory of a process and a connection to the bus.",
+    )
     upstreams: Many[ServiceText] = Field(
         (),
         description="Services known in advance, so that the first request to them is as fast as the others.",

@@ -47,13 +47,22 @@ class SharedEvidence(Actor[Heard]):
     capacity = 4096
 
     def __init__(
-        self, bus: Bus, subjects: Subjects, identity: Identity, me: SpiffeId, upstreams: Upstreams
+        self,
+        bus: Bus,
+        subjects: Subjects,
+        identity: Identity,
+        me: SpiffeId,
+        upstreams: Upstreams,
+        *,
+        tells: bool = True,
     ) -> None:
+        """Make it; a worker hears and judges, and leaves telling to its agent's first process."""
         super().__init__("evidence")
         self._bus = bus
         self._subjects = subjects
         self._identity = identity
         self._me = me
+        self._tells = tells
         self._upstreams = upstreams
         self._subscribed: set[ServiceName] = set()
         self._refused = Tally(log, "reports of evidence")
@@ -85,7 +94,7 @@ class SharedEvidence(Actor[Heard]):
         yield from by_service.items()
 
     def _tell(self, report: Report) -> None:
-        if not report.seen:
+        if not (report.seen and self._tells):
             return
         body = msgpack.packb(report.to_plain())
         sealed = seal_signed(self._identity.svid, PURPOSE, body, time.time())

@@ -22,7 +22,7 @@ from busmesh.errors import BusmeshError, BusUnavailable, RemoteProtocolError
 from busmesh.identity.holder import Identity
 from busmesh.identity.signed import open_signed, seal_signed
 from busmesh.members.versioned import unpacked
-from busmesh.names import SpiffeId, Subjects
+from busmesh.names import MAX_WORKERS, SpiffeId, Subjects
 from busmesh.relay.tally import Tally
 
 log = logging.getLogger(__name__)
@@ -57,12 +57,15 @@ class LimitSharing(Actor[Heard | BusBack]):
         me: SpiffeId,
         sharing: Sharing,
         limiter: RateLimiter,
+        worker: int = 0,
     ) -> None:
+        """Make it; each worker of an instance shares as if it were an instance of its own."""
         super().__init__("limits")
         assert me.service is not None, "an agent has a service"
         self._bus = bus
         self._identity = identity
         self._me = me
+        self._worker = worker
         self._subject = subjects.limits(me.service)
         self._sharing = sharing
         self._limiter = limiter
@@ -89,7 +92,8 @@ class LimitSharing(Actor[Heard | BusBack]):
         self._sharing.tick(now)
         report = self._sharing.report(now)
         if report is not None:
-            body = msgpack.packb(report.to_plain())
+            plain = report.to_plain()
+            body = msgpack.packb([self._worker, plain] if self._worker else plain)
             try:
                 self._bus.publish(self._subject, seal_signed(self._identity.svid, PURPOSE, body, time.time()))
             except BusUnavailable:
@@ -101,15 +105,25 @@ class LimitSharing(Actor[Heard | BusBack]):
             signer = signed.signer.id
             if signer.service != self._me.service:
                 raise RemoteProtocolError(f"{signer} is no instance of {self._me.service}")
-            if signer.instance == self._me.instance:
-                return
             if len(signed.body) > MAX_BYTES:
                 raise RemoteProtocolError("a report of limits of too many bytes")
-            report = parse_report(unpacked(signed.body, "a report of limits"))
+            worker, plain = _worker_of(unpacked(signed.body, "a report of limits"))
+            if signer.instance == self._me.instance and worker == self._worker:
+                return
+            report = parse_report(plain)
         except BusmeshError as error:
             self._refused.add(error)
             return
-        self._sharing.hear(signer.instance, report, time.monotonic())
+        who = f"{signer.instance}/{worker}" if worker else signer.instance
+        self._sharing.hear(who, report, time.monotonic())
 
     def statistics(self) -> dict[str, int]:
         return {**self._sharing.statistics(), "forged": self._refused.count}
+
+
+def _worker_of(value: object) -> tuple[int, object]:
+    """Read which worker of its instance made a report; the first one does not say."""
+    match value:
+        case [int(worker), list(plain)] if 0 < worker < MAX_WORKERS:
+            return worker, plain
+    return 0, value

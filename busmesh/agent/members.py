@@ -78,14 +78,21 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
     capacity = 8192
 
     def __init__(
-        self, bus: Bus, subjects: Subjects, identity: Identity, upstreams: Upstreams, me: str, inbox: str
+        self,
+        bus: Bus,
+        subjects: Subjects,
+        identity: Identity,
+        upstreams: Upstreams,
+        me: str,
+        inbox: str,
+        worker: int = 0,
     ) -> None:
         super().__init__("members")
         self._bus = bus
         self._subjects = subjects
         self._identity = identity
         self._upstreams = upstreams
-        self._reply_prefix = subjects.reply_prefix(me)
+        self._reply_prefix = subjects.reply_prefix(me, worker)
         self._answers = f"{inbox}.who"
         self._asked: dict[str, ServiceName] = {}
         self._asked_at: dict[ServiceName, float] = {}
@@ -118,6 +125,10 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
         """
         service, now = endpoint.service, time.monotonic()
         endpoint.ready = False
+        if endpoint.session is not None and endpoint.session.worker:
+            # The instance lives on without this worker of it; another one takes the next session.
+            endpoint.session = None
+            self.renew_session(endpoint)
         self._upstreams.upstream(service).knowledge = Knowledge.ASKING
         self._upstreams.changed(service)
         self._asked_at[service] = now
@@ -127,6 +138,8 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
         """Hear that a session stands."""
         endpoint = self._upstreams.upstream(service).endpoints.get(instance)
         if endpoint is not None:
+            subject = self._subjects.relay(instance, session.worker)
+            session.head = f"PUB {subject} {self._reply_prefix}".encode()
             endpoint.session = session
             endpoint.unanswered = 0
             self._upstreams.changed(service)
@@ -267,9 +280,7 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
         self._upstreams.changed(service)
 
     def _endpoint(self, announcement: Announcement) -> Endpoint:
-        subject = self._subjects.relay(announcement.instance)
-        head = f"PUB {subject} {self._reply_prefix}".encode()
-        endpoint = Endpoint(announcement.name, announcement.instance, head)
+        endpoint = Endpoint(announcement.name, announcement.instance)
         if self._upstreams.upstream(announcement.name).settled:
             endpoint.since = time.monotonic()
         return endpoint

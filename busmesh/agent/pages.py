@@ -57,6 +57,7 @@ def _config(agent: Agent) -> Reply:
             "version": __version__,
             "bus": agent.bus.statistics(),
             "actors": agent.supervisor.statistics(),
+            "workers": agent.workers.statistics() if agent.workers is not None else [],
         }
     )
 

@@ -103,6 +103,8 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         self._acknowledge = acknowledge
         self._rng = rng
         self._entries: list[bytes] = []
+        #: Told each entry that was put in force.
+        self.on_entry: Callable[[bytes], None] = lambda entry: None
         self._sequence = 0  # of the last entry of the log that was read
         self._matched = 0  # how many of our entries the log is known to hold
         self.forged = 0
@@ -132,6 +134,15 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         if self.set.number:
             self._said = self.set.number
             log.info("revision %d is in force, from disk", self.set.number)
+
+    @property
+    def entries(self) -> list[bytes]:
+        """The signed revisions that lead to the set in force, oldest first."""
+        return list(self._entries)
+
+    def follow(self, entry: bytes) -> None:
+        """Put an entry in force that comes from another process of this agent."""
+        self._take(entry)
 
     async def started(self) -> None:
         await self._synchronise()
@@ -278,6 +289,7 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
             self._store.append(entry)
             self._author, self._reason = author, revision.reason
         self._apply(snapshot)
+        self.on_entry(entry)
         self._acknowledge.tell(Acknowledgement(revision=after.number, digest=after.digest, state="applied"))
         return Taken.YES
 

@@ -98,6 +98,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(("health", "healthyAfter"), _whole),
     Setting(("outbound",)),
     Setting(("admin",)),
+    Setting(("workers",), _whole),
     Setting(("upstreams",), _names),
     Setting(("drain",)),
     Setting(("limits", "maxRequests"), _whole),

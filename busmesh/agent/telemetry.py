@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from busmesh.actors.actor import Actor
 from busmesh.bus.address import SubjectAddress
@@ -63,6 +63,13 @@ class Telemetry(Actor[None]):
             self._to["events"].tell({**self._origin, "events": events})
         if spans := self._tracer.drain():
             self._to["traces"].tell(spans)
+
+    def forward(self, signal: str, events: Sequence[object]) -> None:
+        """Publish what happened in another process of this agent."""
+        self._to[signal].tell({**self._origin, "events": events})
+
+    def forward_spans(self, spans: Mapping[str, object]) -> None:
+        self._to["traces"].tell(spans)
 
     async def stopped(self) -> None:
         await self.tick()

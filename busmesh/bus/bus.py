@@ -13,6 +13,8 @@ import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from nats import errors as nats_errors
+
 from busmesh.bus.client import Client, Handler
 from busmesh.bus.connection import Connection
 from busmesh.bus.messages import Message, Waiting, parse_headers, render_headers
@@ -112,6 +114,17 @@ class Bus(Connection):
         if self._client is not None:
             subscription.sid = self._client.attach(subject, handler)
         return number
+
+    async def settled(self) -> None:
+        """Return when the server has taken all that was subscribed and published so far.
+
+        Raises:
+            BusUnavailable: not connected, or no answer.
+        """
+        try:
+            await self._standing().rtt()
+        except (OSError, TimeoutError, nats_errors.Error) as error:
+            raise BusUnavailable(f"the bus does not answer: {error}", code="BM3003") from None
 
     async def unsubscribe(self, number: int) -> None:
         subscription = self._subscriptions.pop(number, None)

@@ -13,6 +13,7 @@ from busmesh.agent.agent import Agent
 from busmesh.agent.definition import AgentDefinition
 from busmesh.agent.run import Runner
 from busmesh.agent.settings import SETTINGS, load_definition
+from busmesh.agent.worker import serve
 from busmesh.bus.bus import Bus
 from busmesh.cli.context import Context, context_options, resolve, run
 from busmesh.cli.logs import log_option
@@ -100,6 +101,14 @@ def run_command(
 
     with home.claimed():
         return run(main())
+
+
+@agent.command("worker", hidden=True)
+@click.argument("descriptor", type=int)
+@log_option("info")
+def worker_command(descriptor: int) -> None:
+    """Be one more process of an agent; started by it alone."""
+    run(serve(descriptor))
 
 
 def build_agent(definition: AgentDefinition, context: Context, join: Path | None) -> Agent:

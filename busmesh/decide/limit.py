@@ -98,7 +98,8 @@ class Table:
 
     __slots__ = ("_max_slots", "_overflow", "_sharing", "_slots", "allowed", "crowded", "limit", "refused")
 
-    def __init__(self, limit: Limit, sharing: Sharing, max_slots: int) -> None:
+    def __init__(self, limit: Limit, sharing: Sharing | None, max_slots: int) -> None:
+        """Make it; without ``sharing`` each key has a bucket that nobody else takes from."""
         self.limit = limit
         self._sharing = sharing
         self._max_slots = max_slots
@@ -126,7 +127,7 @@ class Table:
         return slot
 
     def _new(self, key: bytes, quota: Quota, now: float) -> Slot:
-        if self.limit.scope == "local":
+        if self._sharing is None:
             return Slot(TokenBucket(quota.rate, quota.burst, now))
         share = self._sharing.open(share_key(self.limit.identity, key), quota.rate, quota.burst, now)
         return Slot(share.bucket, share)
@@ -135,7 +136,7 @@ class Table:
         """Count a request that this limit decides on for those who share it."""
         share = slot.share
         if share is not None:
-            if not share.active:
+            if not share.active and self._sharing is not None:
                 self._sharing.activate(share, now)
             share.offered()
 
@@ -155,7 +156,7 @@ class Table:
         self._overflow = None
 
     def _forget(self, slot: Slot, now: float) -> None:
-        if slot.share is not None and slot.share.active:
+        if self._sharing is not None and slot.share is not None and slot.share.active:
             self._sharing.close(slot.share, now)
 
     def __repr__(self) -> str:

@@ -77,11 +77,13 @@ class RateLimiter:
 
     Args:
         sharing: where limits for the whole mesh are shared.
+        local: where those of one instance are, if several processes make it up.
         max_slots: keys that one limit tells apart at a time.
     """
 
-    def __init__(self, sharing: Sharing, *, max_slots: int = MAX_SLOTS) -> None:
+    def __init__(self, sharing: Sharing, *, local: Sharing | None = None, max_slots: int = MAX_SLOTS) -> None:
         self._sharing = sharing
+        self._local = local
         self._max_slots = max_slots
         self._tables: tuple[Table, ...] = ()
         self._plans: dict[ServiceName, tuple[Plan, ...]] = {}
@@ -94,7 +96,7 @@ class RateLimiter:
         for limit in limits:
             table = before.pop(limit.identity, None)
             if table is None:
-                table = Table(limit, self._sharing, self._max_slots)
+                table = Table(limit, self._sharing if limit.scope == "mesh" else self._local, self._max_slots)
             table.limit = limit  # its conditions are closures, made anew with each revision
             tables.append(table)
         for table in before.values():

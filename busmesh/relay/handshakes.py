@@ -11,6 +11,7 @@ import asyncio
 import logging
 import secrets
 import time
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,7 @@ from busmesh.bus.bus import Bus
 from busmesh.errors import BusmeshError, RemoteProtocolError
 from busmesh.identity.handshake import Handshake
 from busmesh.identity.holder import Identity
-from busmesh.names import ServiceName, SpiffeId, Subjects
+from busmesh.names import MAX_WORKERS, ServiceName, SpiffeId, Subjects
 from busmesh.relay.replies import answerable
 from busmesh.relay.tally import Tally
 from busmesh.wire.frame import Session
@@ -71,16 +72,19 @@ def _unpack(message: bytes) -> tuple[bytes, bytes]:
 
 
 async def open_session(
-    bus: Bus, subjects: Subjects, identity: Identity, service: ServiceName, instance: str
+    bus: Bus, subjects: Subjects, identity: Identity, service: ServiceName, instance: str, worker: int = 0
 ) -> Session:
     """Shake hands with an instance; it must prove to be exactly that instance of that service.
+
+    Args:
+        worker: which process of this agent asks; the answers to its requests go there.
 
     Raises:
         BusmeshError: nobody listens, no answer in time, or the proof fails.
     """
     expected = SpiffeId.workload(subjects.mesh, service, instance)
     handshake = Handshake.client(identity.tls, expected)
-    identifier = secrets.token_bytes(16)
+    identifier = _lot(identity.id, instance, worker) + secrets.token_bytes(15)
     subject = subjects.session(instance)
     data = handshake.feed(b"", time.time())
     for _ in range(2):
@@ -90,9 +94,11 @@ async def open_session(
         if echoed != identifier:
             raise RemoteProtocolError("an answer to another handshake", code="BM4301")
         data = handshake.feed(incoming, time.time())
+        if worker and data and handshake.done:
+            data += handshake.write(msgpack.packb({"worker": worker}))
     if not handshake.done:
         raise RemoteProtocolError(f"the handshake with {instance} did not come to its end", code="BM4303")
-    number = _session_number(handshake.read())
+    number, holder = _session_number(handshake.read())
     keys = handshake.keys
     return Session(
         number,
@@ -101,18 +107,51 @@ async def open_session(
         receive=(keys.server_key, keys.server_iv),
         started=asked,
         fingerprint=handshake.peer.fingerprint,
+        worker=holder,
     )
 
 
-def _session_number(parameters: bytes) -> int:
+def _lot(caller: SpiffeId, instance: str, worker: int) -> bytes:
+    """Return the byte by which an instance of several workers knows which of them is to accept.
+
+    The workers of one caller get different ones, so that they use all of the instance's; where that begins
+    differs by caller, so that callers of one worker spread as well.
+    """
+    return bytes([zlib.crc32(f"{caller} {instance}".encode()) + worker & 0xFF])
+
+
+def _session_number(parameters: bytes) -> tuple[int, int]:
+    """Read (session number, worker that holds it)."""
     try:
         fields: Any = msgpack.unpackb(parameters[:256])
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise RemoteProtocolError(f"session parameters that cannot be read: {type(error).__name__}") from None
     match fields:
+        case {"session": int(number), "worker": int(worker)} if (
+            0 < number < 1 << 63 and 0 <= worker < MAX_WORKERS
+        ):
+            return number, worker
         case {"session": int(number)} if 0 < number < 1 << 63:
-            return number
+            return number, 0
     raise RemoteProtocolError("session parameters without a number", code="BM4301")
+
+
+def _worker_of(parameters: bytes) -> int:
+    """Read which of its processes a caller wants its answers at; most say nothing.
+
+    Raises:
+        RemoteProtocolError: what no agent writes.
+    """
+    if not parameters:
+        return 0
+    try:
+        fields: Any = msgpack.unpackb(parameters[:256])
+    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+        raise RemoteProtocolError(f"session parameters that cannot be read: {type(error).__name__}") from None
+    match fields:
+        case {"worker": int(worker)} if 0 <= worker < MAX_WORKERS:
+            return worker
+    raise RemoteProtocolError("session parameters of a worker that cannot be", code="BM4301")
 
 
 def _begins_tls(data: bytes) -> bool:
@@ -137,11 +176,23 @@ class Acceptor:
         subjects: the mesh's subjects.
         identity: this instance's.
         accept: gets each new session and the fingerprint of the peer's certificate.
+        worker: which process of this agent it is.
+
+    Attributes:
+        mine: says by its id whether a handshake is for this process, where an agent has several; the
+            first byte of the id is the lot that the caller drew.
     """
 
     def __init__(
-        self, bus: Bus, subjects: Subjects, identity: Identity, accept: Callable[[Session, str], None]
+        self,
+        bus: Bus,
+        subjects: Subjects,
+        identity: Identity,
+        accept: Callable[[Session, str], None],
+        worker: int = 0,
     ) -> None:
+        self._worker = worker
+        self.mine: Callable[[bytes], bool] | None = None
         self._bus = bus
         self._subjects = subjects
         self._identity = identity
@@ -174,6 +225,8 @@ class Acceptor:
         now = time.monotonic()
         known = self._half_way.pop(identifier, None)
         if known is None:
+            if self.mine is not None and not self.mine(identifier):
+                return b""
             # What is no ClientHello is refused before it counts: junk must not use up what newcomers need.
             if not _begins_tls(data) or not self._admit(now):
                 self.refused += 1
@@ -192,6 +245,12 @@ class Acceptor:
             return answer
         # Random: a number tells nothing about how many there are, and two lives of an agent share none.
         number = secrets.randbits(62) + 1
+        try:
+            at = _worker_of(handshake.read())
+        except BusmeshError as error:
+            self.refused += 1
+            self._tally.add(error)
+            return b""
         peer, keys = handshake.peer, handshake.keys
         session = Session(
             number,
@@ -200,10 +259,14 @@ class Acceptor:
             receive=(keys.client_key, keys.client_iv),
             started=now,
             fingerprint=peer.fingerprint,
+            worker=at,
         )
         self._accept(session, peer.fingerprint)
         self.completed += 1
-        return answer + handshake.write(msgpack.packb({"session": number}))
+        parameters = {"session": number}
+        if self._worker:
+            parameters["worker"] = self._worker
+        return answer + handshake.write(msgpack.packb(parameters))
 
     def _admit(self, now: float) -> bool:
         """Bound the public-key work that strangers can cause."""

@@ -39,14 +39,20 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
-    async def start(self, host: str, port: int) -> tuple[str, int]:
+    async def start(self, host: str, port: int, *, shared: bool = False) -> tuple[str, int]:
         """Listen; return the address that was bound (port 0: any free one).
+
+        Args:
+            shared: other processes of this user may listen at the port as well, and the system spreads
+                connections over them (``SO_REUSEPORT``).
 
         Raises:
             OSError: the address is in use or not ours.
         """
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(self), host, port, backlog=1024)
+        self._server = await loop.create_server(
+            lambda: Connection(self), host, port, backlog=1024, reuse_port=shared or None
+        )
         self._sweep()
         bound = self._server.sockets[0].getsockname()
         return bound[0], bound[1]

@@ -64,7 +64,7 @@ class Prober:
 
     def ask(self, exchange: Exchange) -> None:
         """Ask after one request, now."""
-        endpoint, session, stream = exchange.endpoint, exchange.session, exchange.stream
-        if endpoint is not None and session is not None:
+        session, stream = exchange.session, exchange.stream
+        if session is not None:
             frame = session.seal(Kind.PROBE, stream, encode_probe(exchange.counter))
-            self._bus.write(b"%bp%d %d\r\n%b\r\n" % (endpoint.head, stream, len(frame), frame))
+            self._bus.write(b"%bp%d %d\r\n%b\r\n" % (session.head, stream, len(frame), frame))

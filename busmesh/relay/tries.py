@@ -168,7 +168,7 @@ class Tries:
         self._stream = stream = self._stream + 1 & 0x7FFF_FFFF_FFFF_FFFF
         exchange.stream, exchange.counter = stream, session.sent
         frame = session.seal(kind, stream, plaintext)
-        bus.write(b"%b%d %d\r\n%b\r\n" % (endpoint.head, stream, len(frame), frame))
+        bus.write(b"%b%d %d\r\n%b\r\n" % (session.head, stream, len(frame), frame))
         endpoint.active += 1
         self.sent[stream] = exchange
         self._ticker.wake()
@@ -189,7 +189,7 @@ class Tries:
             stream = exchange.stream
             frame = session.seal(kind, stream, plaintext)
             # Where nobody listens the bus says so as to a probe: what came before may have been served.
-            self._bus.write(b"%bp%d %d\r\n%b\r\n" % (endpoint.head, stream, len(frame), frame))
+            self._bus.write(b"%bp%d %d\r\n%b\r\n" % (session.head, stream, len(frame), frame))
 
         return emit
 

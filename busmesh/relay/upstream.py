@@ -28,7 +28,6 @@ class Endpoint:
         ready: announced as healthy and not draining.
         leaving: announced as draining: not even in panic does it get anything.
         suspect: this caller got no sign of life on its own requests; a fresh announcement clears it.
-        head: beginning of the publish frame for it, up to the stream number.
         active: requests in flight there, from this agent.
         figures: what this agent measured of it, and what it reported of its load.
         since: when it became known (monotonic seconds); -inf if it was there when its service was first asked
@@ -40,7 +39,6 @@ class Endpoint:
     __slots__ = (
         "active",
         "figures",
-        "head",
         "incarnation",
         "instance",
         "labels",
@@ -59,10 +57,9 @@ class Endpoint:
         "weight",
     )
 
-    def __init__(self, service: ServiceName, instance: str, head: bytes) -> None:
+    def __init__(self, service: ServiceName, instance: str) -> None:
         self.service = service
         self.instance = instance
-        self.head = head
         self.incarnation = 0
         self.labels: Mapping[str, str] = {}
         self.version = ""

@@ -15,7 +15,16 @@ from typing import Literal
 
 from busmesh.errors import UsageError
 from busmesh.telemetry import exposition, message
-from busmesh.telemetry.series import OTHER, UNKNOWN, Labels, Reporter, RequestMetrics, RequestTable, Series
+from busmesh.telemetry.series import (
+    OTHER,
+    UNKNOWN,
+    Labels,
+    Outcome,
+    Reporter,
+    RequestMetrics,
+    RequestTable,
+    Series,
+)
 from busmesh.telemetry.text import bounded, rfc3339
 
 __all__ = ["Counter", "Registry", "Reporter", "RequestMetrics", "Series", "Values"]
@@ -198,6 +207,23 @@ class Registry:
             "counters": counters,
             "gauges": gauges,
         }
+
+    def take(self) -> list[tuple[list[str], int, list[Outcome]]]:
+        """Return what was counted since the last call, for the registry of another process: plain data."""
+        taken = []
+        for metrics in self._table:
+            retries, metrics.told_retries = metrics.retries - metrics.told_retries, metrics.retries
+            outcomes = metrics.take()
+            if outcomes or retries:
+                taken.append((list(metrics.labels), retries, outcomes))
+        return taken
+
+    def add(self, labels: list[str], retries: int, outcomes: list[Outcome]) -> None:
+        """Count what another process of this agent counted."""
+        metrics = self._table.of(Labels(*labels))
+        metrics.retries += retries
+        for outcome in outcomes:
+            metrics.add(*outcome)
 
     def prometheus(self) -> str:
         """Return everything in the Prometheus text format 0.0.4."""

@@ -27,6 +27,10 @@ MAX_OUTCOMES = 32
 FAILED = 500
 
 
+#: Status, flags, requests, seconds together, requests by bucket.
+Outcome = tuple[int, str, int, float, list[int]]
+
+
 class Labels(NamedTuple):
     """Who counted, who called, whom, and by which route. ``source_principal`` is a verified SPIFFE ID."""
 
@@ -141,6 +145,27 @@ class RequestMetrics:
             code = f"{kind}xx" if kind else OTHER
             series = self.series[kind, OTHER] = Series(code, OTHER, failed=status >= FAILED)
         return series
+
+    def take(self) -> list[Outcome]:
+        """Return what was counted since the last call, for another process to :meth:`add`."""
+        taken: list[Outcome] = []
+        for (status, flags), series in self.series.items():
+            count = series.count - series.told_count
+            if count:
+                buckets = [
+                    now - before for now, before in zip(series.buckets, series.told_buckets, strict=True)
+                ]
+                taken.append((status, flags, count, series.sum - series.told_sum, buckets))
+                series.told_count, series.told_sum = series.count, series.sum
+                series.told_buckets = series.buckets.copy()
+        return taken
+
+    def add(self, status: int, flags: str, count: int, seconds: float, buckets: list[int]) -> None:
+        """Count what another process counted."""
+        series = self.series.get((status, flags)) or self._first(status, flags)
+        series.count += count
+        series.sum += seconds
+        series.buckets = [mine + more for mine, more in zip(series.buckets, buckets, strict=True)]
 
     @property
     def count(self) -> int:

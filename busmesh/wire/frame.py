@@ -87,6 +87,9 @@ class Session:
         peer: who the other side proved to be.
         fingerprint: of the certificate by which it did; the session ends when that is revoked.
         window: counters received.
+        worker: which process of the peer holds the session; 0 for the first, which is all that most have.
+        head: beginning of the publish frame for what is sealed with it, up to the stream number; who opened
+            the session sets it.
     """
 
     __slots__ = (
@@ -96,10 +99,12 @@ class Session:
         "_send_iv",
         "_started",
         "fingerprint",
+        "head",
         "number",
         "peer",
         "sent",
         "window",
+        "worker",
     )
 
     def __init__(
@@ -111,11 +116,14 @@ class Session:
         receive: tuple[bytes, bytes],
         started: float,
         fingerprint: str = "",
+        worker: int = 0,
     ) -> None:
         """``send`` and ``receive`` are (32-byte key, 12-byte IV); ``started`` is in monotonic seconds."""
         self.number = number
         self.peer = peer
         self.fingerprint = fingerprint
+        self.worker = worker
+        self.head = b""
         self.sent = 0
         self.window = ReplayWindow()
         self._seal = AESGCM(send[0]).encrypt

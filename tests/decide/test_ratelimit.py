@@ -241,3 +241,22 @@ def test_a_forgotten_key_is_no_longer_shared() -> None:
     for index in range(9):
         assert passes(limits, 1, head(str(index)), now=float(index)) == 1
     assert sharing.statistics()["keys"] == 2
+
+
+def test_processes_of_one_instance_share_what_is_local() -> None:
+    processes = [Sharing(born=1, now=-10.0) for _ in range(2)]
+    limiters = [RateLimiter(Sharing(born=1, now=-10.0), local=local) for local in processes]
+    for made in limiters:
+        made.apply([limit(rate=100.0, burst=5.0)], 0.0)
+    passed = 0
+    for step in range(1000):  # 5 s, in which each process is asked 400 times a second
+        now = step / 200
+        if step % 20 == 0:
+            for own, other in ((0, 1), (1, 0)):
+                processes[own].tick(now)
+                report = processes[own].report(now)
+                if report is not None:
+                    processes[other].hear(str(own), report, now)
+        let_in = sum(passes(made, 2, now=now) for made in limiters)
+        passed += let_in if now >= 3 else 0
+    assert passed == pytest.approx(200, rel=0.05), "100 a second together, over the last 2 s"

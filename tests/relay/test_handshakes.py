@@ -21,7 +21,16 @@ from busmesh.identity.handshake import Handshake
 from busmesh.identity.holder import Identity
 from busmesh.names import ServiceName, SpiffeId, Subjects
 from busmesh.relay import handshakes as module
-from busmesh.relay.handshakes import HALF_WAY_MAX, HALF_WAY_S, NEW_PER_S, Acceptor, Sessions, open_session
+from busmesh.relay.handshakes import (
+    HALF_WAY_MAX,
+    HALF_WAY_S,
+    NEW_PER_S,
+    Acceptor,
+    Sessions,
+    _lot,
+    _worker_of,
+    open_session,
+)
 from busmesh.wire.frame import Kind, Session, read_header
 
 SUBJECTS = Subjects()
@@ -89,8 +98,10 @@ class Receiver:
         )
         self.bus.acceptor = self.acceptor
 
-    def open(self, who: Identity, service: ServiceName = ORDERS, instance: str = "orders-1") -> Session:
-        return asyncio.run(open_session(cast(Bus, self.bus), SUBJECTS, who, service, instance))
+    def open(
+        self, who: Identity, service: ServiceName = ORDERS, instance: str = "orders-1", worker: int = 0
+    ) -> Session:
+        return asyncio.run(open_session(cast(Bus, self.bus), SUBJECTS, who, service, instance, worker))
 
     def send(self, payload: bytes, reply: bytes = INBOX) -> list[bytes]:
         self.bus.answers.clear()
@@ -104,6 +115,36 @@ def first_flight(ca_or_identity: Identity, identifier: bytes = b"i" * 16) -> byt
     )
     packed: bytes = msgpack.packb([1, identifier, hello])
     return packed
+
+
+# -- workers -----------------------------------------------------------------------------------------
+
+
+def test_both_sides_know_which_worker_holds_the_session(orders: Identity, shop: Identity) -> None:
+    receiver = Receiver(orders)
+    receiver.acceptor._worker = 3
+    opened = receiver.open(shop, worker=2)
+    ((accepted, _),) = receiver.sessions
+    assert (opened.worker, accepted.worker) == (3, 2)
+
+
+def test_a_handshake_for_another_worker_stays_unanswered(orders: Identity) -> None:
+    receiver = Receiver(orders)
+    receiver.acceptor.mine = lambda identifier: identifier[0] % 2 == 1
+    assert not receiver.send(first_flight(orders, b"\x02" * 16))
+    assert receiver.send(first_flight(orders, b"\x03" * 16))
+
+
+@pytest.mark.parametrize("said", [{"worker": 64}, {"worker": -1}, {"worker": "1"}, [], {}])
+def test_a_worker_that_cannot_be_gets_no_session(said: object) -> None:
+    with pytest.raises(RemoteProtocolError):
+        _worker_of(msgpack.packb(said))
+
+
+def test_the_workers_of_a_caller_use_all_of_an_instance(shop: Identity) -> None:
+    lots = [_lot(shop.id, "orders-1", worker)[0] % 4 for worker in range(4)]
+    assert sorted(lots) == [0, 1, 2, 3]
+    assert len({_lot(shop.id, f"orders-{n}", 0)[0] % 2 for n in range(16)}) == 2, "they spread"
 
 
 # -- who gets a session ------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def pick(known: Upstreams, target: Target, tried: list[Endpoint]) -> Endpoint | 
 
 
 def endpoint(name: str, **labels: str) -> Endpoint:
-    made = Endpoint(ORDERS, name, b"")
+    made = Endpoint(ORDERS, name)
     made.ready, made.session, made.labels = True, session(), labels
     return made
 

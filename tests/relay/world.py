@@ -236,8 +236,7 @@ class Instance:
         self.app = app()
         self.inbound = self._make(options)
         self._options = options
-        head = f"PUB {world.subjects.relay(name)} {world.subjects.reply_prefix(ME)}".encode()
-        self.endpoint = Endpoint(service, name, head)
+        self.endpoint = Endpoint(service, name)
         self.endpoint.ready = True
 
     def _make(self, options: dict[str, Any]) -> Inbound:
@@ -271,6 +270,8 @@ class Instance:
             Session(number, world.id, send=keys[1], receive=keys[0], started=started), "fingerprint"
         )
         self.endpoint.session = Session(number, self.id, send=keys[0], receive=keys[1], started=started)
+        head = f"PUB {world.subjects.relay(self.name)} {world.subjects.reply_prefix(ME)}"
+        self.endpoint.session.head = head.encode()
         if tell:
             world.upstreams.changed(self.endpoint.service)
 

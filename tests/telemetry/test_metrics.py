@@ -286,3 +286,22 @@ def test_statistics():
         "families": 1,
     }
     assert "'series': 1" in repr(registry)
+
+
+def test_what_another_process_counted_is_added_once() -> None:
+    worker, first = Registry(), Registry()
+    labels = ("source", "web", "spiffe://local/x", "orders", "v1", "default")
+    counted = worker.requests(*labels)
+    counted.record(200, "", 0.010)
+    counted.record(503, "UF", 0.020)
+    counted.retries += 2
+    first.requests(*labels).record(200, "", 0.001)
+    for taken in worker.take():
+        first.add(list(taken[0]), taken[1], taken[2])
+    assert not worker.take(), "nothing is told twice"
+    summed = first.requests(*labels)
+    assert summed.count == 3
+    assert summed.retries == 2
+    assert summed.series[200, ""].count == 2
+    assert summed.series[200, ""].sum == pytest.approx(0.011)
+    assert sum(summed.series[503, "UF"].buckets) == 1
