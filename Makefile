@@ -29,10 +29,10 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
 
 bars: $(VENV)/.dev
-	BUSMESH_BARS=exact $(BIN)/python -m pytest $$(grep -rl 'support.bars' tests --include='test_*.py') $(ARGS)
+	BUSMESH_BARS=exact $(BIN)/python -m pytest -n0 $$(grep -rl 'support.bars' tests --include='test_*.py') $(ARGS)
 
 proofs: $(VENV)/.dev
-	BUSMESH_BARS=exact $(BIN)/python -m pytest -o python_files='proof_*.py' -o python_functions='proof_*' -rP tests/proofs $(ARGS)
+	BUSMESH_BARS=exact $(BIN)/python -m pytest -n0 -o python_files='proof_*.py' -o python_functions='proof_*' -rP tests/proofs $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

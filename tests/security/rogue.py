@@ -25,6 +25,7 @@ class Rogue:
 
     def __init__(self, port: int, subject: str = "", heard: Heard = lambda *_: None) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self._socket.settimeout(None)  # it may hear nothing for as long as a test likes
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._heard = heard
         self._lock = threading.Lock()
