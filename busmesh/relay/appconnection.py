@@ -16,6 +16,7 @@ import httptools
 from busmesh.relay.call import AppFailure, AppResponse, Call
 from busmesh.relay.httpdate import date_line
 from busmesh.relay.lines import Meanings
+from busmesh.relay.outbox import Outbox
 from busmesh.wire.http import HOP_BY_HOP, WRITTEN_BY_AGENTS
 from busmesh.wire.stream import NOT_IN_TRAILERS, Opening
 
@@ -53,9 +54,11 @@ class Pool(Protocol):
     """What a connection tells its pool.
 
     Attributes:
+        outbox: takes whole requests.
         report: what the application last said of its load, and when (monotonic seconds).
     """
 
+    outbox: Outbox
     report: tuple[bytes, float]
 
     @property
@@ -117,8 +120,10 @@ class AppConnection(asyncio.Protocol):
                 call.upload.resume()
             else:
                 call.upload.pause()
-        self._transport.write(call.message)
-        if call.opening is not None:
+        if call.opening is None:
+            self._pool.outbox.send(self._transport, call.message)
+        else:
+            self._transport.write(call.message)
             for data in call.take_early():
                 self.write(call, data)
             if call.finished:

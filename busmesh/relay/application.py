@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from busmesh.relay.appconnection import AppConnection
 from busmesh.relay.call import AppFailure, AppResponse, Call
+from busmesh.relay.outbox import Outbox
 from busmesh.wire.stream import Opening
 
 __all__ = ["AppFailure", "AppResponse", "Application", "Call", "PoolLimits", "render_request"]
@@ -77,6 +78,7 @@ class Application:
         self.report = (b"", -math.inf)
         self.connections: set[AppConnection] = set()
         self.on_unreachable: Callable[[], None] = lambda: None
+        self.outbox = Outbox()
         self._idle: list[AppConnection] = []
         self._pending: deque[Call] = deque()
         self._connecting: set[asyncio.Task[None]] = set()

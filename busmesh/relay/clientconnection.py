@@ -73,6 +73,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._limits = listener.limits
+        self._outbox = listener.outbox
         self._parser = RequestParser(self, listener.limits)
         self.transport: asyncio.Transport | None = None
         self.deadline = 0.0
@@ -119,6 +120,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         # A half-closed client may still read its answers.
+        self._outbox.flush()
         self._half_closed = True
         if self._framing is _Framing.SWITCHED:
             arriving, self._arriving = self._arriving, None
@@ -291,6 +293,7 @@ class Connection(asyncio.Protocol):
                 if isinstance(item, Request):
                     self._serve(item)
                 elif isinstance(item, _Tunnel):
+                    self._outbox.flush()
                     self.transport.write(b"HTTP/1.1 200 OK\r\n\r\n")
                     self._rest()
                 else:
@@ -302,6 +305,7 @@ class Connection(asyncio.Protocol):
         if self._holds & _PIPELINE and not self._queue:
             self._release(_PIPELINE)
         if self._closing and self._serving is None and not self._queue and self.transport is not None:
+            self._outbox.flush()
             self.transport.close()
 
     def _serve(self, request: Request) -> None:
@@ -319,6 +323,7 @@ class Connection(asyncio.Protocol):
         transport = self.transport
         if transport is None:
             return
+        self._outbox.flush()
         body = answer.body()
         head = b"HTTP/1.1 %d %b\r\n%bcontent-length: %d\r\nconnection: close\r\n\r\n"
         status = answer.status
@@ -340,6 +345,7 @@ class Connection(asyncio.Protocol):
     def _cut(self) -> None:
         """End with a reset, which no client takes for the end of a response."""
         if self.transport is not None:
+            self._outbox.flush()
             reset(self.transport)
 
     # -- responses -------------------------------------------------------------------------------
@@ -360,12 +366,15 @@ class Connection(asyncio.Protocol):
         connection = self._connection_line(request)
         data = b"HTTP/1.1 %d %b\r\n%b%b%b\r\n%b" % (status, reason, headers, length, connection, body)
         self._rates.wrote += len(data)
-        transport.write(data)
+        self._outbox.send(transport, data)
+        if not self._keep:
+            self._outbox.flush()
         self._served(request, transport)
 
     def write_interim(self, request: Request, status: int, reason: bytes, headers: bytes) -> None:
         awaited = self._serving is request and not self._framing and not request.http10
         if self.transport is not None and awaited and self._writable:
+            self._outbox.flush()
             head = b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, headers)
             self._rates.wrote += len(head)
             self.transport.write(head)
@@ -382,6 +391,7 @@ class Connection(asyncio.Protocol):
             raise RemoteProtocolError("a body where none may be")
         if opening.upgrade and opening.upgrade.lower() != request.upgrade.lower():
             raise RemoteProtocolError("a switch to another protocol than the one asked for")
+        self._outbox.flush()
         self._keep = self._may_keep(request)
         length = b""
         if opening.upgrade:
@@ -487,6 +497,7 @@ class Connection(asyncio.Protocol):
 
     def close_if_idle(self) -> None:
         if not self.busy and not self._parser.in_message and self.transport is not None:
+            self._outbox.flush()
             self.transport.close()
 
     # -- time ------------------------------------------------------------------------------------
@@ -507,6 +518,7 @@ class Connection(asyncio.Protocol):
         transport = self.transport
         if transport is None:
             return
+        self._outbox.flush()
         if self._rates.reads_too_slowly(self._listener.now, self._unread()):
             self._cut()
         elif self._serving is not None:

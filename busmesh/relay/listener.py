@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from busmesh.relay.clientconnection import Connection
+from busmesh.relay.outbox import Outbox
 from busmesh.relay.refusals import Limits
 from busmesh.relay.request import Request
 
@@ -36,6 +37,7 @@ class Listener:
         self.closing = False
         #: Monotonic seconds, moved on once a second: exact enough for timeouts, free for each request.
         self.now = time.monotonic()
+        self.outbox = Outbox()
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 

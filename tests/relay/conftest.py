@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from busmesh.relay.outbox import Outbox
 from tests.relay.world import World
+
+
+@pytest.fixture(autouse=True)
+def no_turns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an event loop there is no end of a turn: what is sent is written at once."""
+    if "test_outbox" not in request.node.nodeid:
+        monkeypatch.setattr(Outbox, "send", lambda _, transport, data: transport.write(data))
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from busmesh.relay.appconnection import MAX_INTERIM, AppConnection, AppFailure, AppResponse, Call
 from busmesh.relay.call import Consumer
 from busmesh.relay.flow import Receiver
+from busmesh.relay.outbox import Outbox
 from busmesh.wire.http import decode_response, encode_response
 from busmesh.wire.stream import Opening, decode_end, encode_end
 from tests.relay.wires import FakeTransport
@@ -27,6 +28,7 @@ class Desk:
     """The pool, as a connection sees it: notes what it is told."""
 
     def __init__(self, max_body: int = 1000) -> None:
+        self.outbox = Outbox()
         self.max_body = max_body
         self.resting = 0
         self.forgotten = 0
