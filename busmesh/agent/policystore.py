@@ -1,65 +1,17 @@
-"""The policy log on disk: signed entries one after the other, so an agent can start without the bus's copy.
-
-Nothing is believed because it lies here: entries are verified and folded like those from the bus.
-"""
+"""The policy log on disk, so that an agent can start without the bus's copy."""
 
 from __future__ import annotations
 
-import logging
-import os
 from pathlib import Path
-from typing import BinaryIO
 
-import msgpack
-
-log = logging.getLogger(__name__)
+from busmesh.identity.logfile import LogFile
 
 MAX_BYTES = 256 * 1024 * 1024
 MAX_ENTRY = 1024 * 1024
 
 
-class PolicyStore:
-    """One file in the agent's private folder."""
+class PolicyStore(LogFile):
+    """The log in the agent's private folder; entries are verified and folded like those from the bus."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = folder / "log"
-
-    def read(self) -> list[bytes]:
-        """Return the entries, up to the first that cannot be read: a crash may have cut the last."""
-        try:
-            if self._file.stat().st_size > MAX_BYTES:
-                log.warning("%s is too large; reading the policies from the bus instead", self._file)
-                return []
-            unpacker = msgpack.Unpacker(max_buffer_size=MAX_BYTES, max_bin_len=MAX_ENTRY)
-            unpacker.feed(self._file.read_bytes())
-        except FileNotFoundError:
-            return []
-        entries = []
-        try:
-            for entry in unpacker:
-                if not isinstance(entry, bytes):
-                    break
-                entries.append(entry)
-        except (ValueError, msgpack.UnpackException):
-            log.warning("%s is damaged after %d entries", self._file, len(entries))
-        return entries
-
-    def append(self, entry: bytes) -> None:
-        with self._open(self._file, os.O_APPEND) as file:
-            file.write(msgpack.packb(entry))
-            file.flush()
-            os.fsync(file.fileno())
-
-    def replace(self, entries: list[bytes]) -> None:
-        """Write the file anew; a crash leaves the old one or the new one."""
-        fresh = self._file.with_suffix(".new")
-        with self._open(fresh, os.O_TRUNC) as file:
-            for entry in entries:
-                file.write(msgpack.packb(entry))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._file)
-
-    @staticmethod
-    def _open(path: Path, flags: int) -> BinaryIO:
-        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | flags, 0o600), "wb")
+        super().__init__(folder / "log", "the policies", max_bytes=MAX_BYTES, max_entry=MAX_ENTRY)
