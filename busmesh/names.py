@@ -184,7 +184,11 @@ def _worker(number: int) -> str:
 
 
 class Subjects:
-    """Every subject of one mesh. Nothing else in busmesh writes a subject by hand."""
+    """Every subject of one mesh.
+
+    Nothing else in busmesh writes a subject by hand, except that :mod:`busmesh.bus.permissions` writes them
+    with wildcards.
+    """
 
     def __init__(self, mesh: str = DEFAULT_MESH) -> None:
         self.mesh = token(mesh, "mesh")
@@ -205,13 +209,22 @@ class Subjects:
     def members(self, service: ServiceName) -> str:
         return f"{self.root}.member.{service.namespace}.{service.name}.*"
 
-    def limits(self, service: ServiceName) -> str:
-        """Where the instances of a service tell each other of the limits that they share."""
-        return f"{self.root}.limits.{service.namespace}.{service.name}"
+    def limits(self, service: ServiceName, sender: str = "*") -> str:
+        """Where ``sender``, an instance of a service, tells the others of the limits that they share.
 
-    def evidence(self, service: ServiceName) -> str:
-        """Where the callers of a service tell each other what they see of its instances."""
-        return f"{self.root}.evidence.{service.namespace}.{service.name}"
+        Without a sender it is where all of them are heard. A subject names who speaks, so that a login can be
+        held to its own.
+        """
+        who = sender if sender == "*" else token(sender, "instance")
+        return f"{self.root}.limits.{service.namespace}.{service.name}.{who}"
+
+    def evidence(self, service: ServiceName, sender: str = "*") -> str:
+        """Where ``sender``, a caller of a service, tells the other callers what it sees of its instances.
+
+        Without a sender it is where all of them are heard.
+        """
+        who = sender if sender == "*" else token(sender, "instance")
+        return f"{self.root}.evidence.{service.namespace}.{service.name}.{who}"
 
     def who(self, service: ServiceName) -> str:
         return f"{self.root}.who.{service.namespace}.{service.name}"
@@ -223,17 +236,22 @@ class Subjects:
     def session(self, instance: str) -> str:
         return f"{self.root}.session.{token(instance, 'instance')}"
 
-    def reply_prefix(self, instance: str, worker: int = 0) -> str:
-        """The prefix of the reply subjects of this instance, or of a worker; a stream number follows."""
-        return f"{self.root}.reply.{token(instance, 'instance')}{_worker(worker)}."
+    def replies(self, instance: str, worker: int, sender: str = "*") -> str:
+        """Where ``sender`` sends what answers a worker of ``instance``; the frame says which request.
 
-    def sealed_reply(self, instance: str, worker: int = 0) -> str:
-        """Where instances send what answers this one; the frame says which request it belongs to.
-
-        One subject for all of them: the server remembers who listens to it, where a subject per request
-        would have to be looked up each time.
+        One subject for each two: the server remembers who listens to it, where a subject per request would
+        have to be looked up each time. It names the sender, so that a login can be held to its own. Without
+        a sender it is where all is heard, notices as well.
         """
-        return f"{self.reply_prefix(instance, worker)}s"
+        who = sender if sender == "*" else token(sender, "instance")
+        return f"{self.root}.reply.{token(instance, 'instance')}.{worker}.{who}"
+
+    def notice_prefix(self, instance: str, worker: int) -> str:
+        """The prefix of where a worker hears, unsealed, that a request reached nobody; its stream follows.
+
+        No instance is called so, since no name begins with ``_``.
+        """
+        return f"{self.root}.reply.{token(instance, 'instance')}.{worker}._"
 
     def gone_prefix(self, instance: str) -> str:
         """The prefix of where the bus says that nobody took a response; session and stream follow."""
@@ -242,6 +260,13 @@ class Subjects:
     def inbox_prefix(self, instance: str) -> str:
         """The prefix of this instance's inboxes for control traffic: never the shared ``_INBOX``."""
         return f"{self.root}.inbox.{token(instance, 'instance')}"
+
+    def role_inbox(self, role: str, name: str) -> str:
+        """The prefix of the inboxes of who is no instance: ``operator``, ``authority``, ``join``.
+
+        No instance's name begins with an underscore, so none can be given such an inbox by its name.
+        """
+        return f"{self.root}.inbox._{token(role, 'role')}-{token(name, role)}"
 
     def ack(self, service: ServiceName, instance: str) -> str:
         return f"{self.root}.policy.ack.{service.namespace}.{service.name}.{token(instance, 'instance')}"

@@ -22,7 +22,7 @@ from busmesh.agent.dryrun import DryRuns
 from busmesh.agent.evidence import SharedEvidence
 from busmesh.agent.expiry import register_identity
 from busmesh.agent.health import HealthChecker, Unreachable
-from busmesh.agent.identity import Renewals, TrustChanged, enrol, obtain_identity
+from busmesh.agent.identity import Enroller, Renewals, TrustChanged
 from busmesh.agent.keys import TokenKeys
 from busmesh.agent.limits import LimitSharing
 from busmesh.agent.members import BusBack, Members
@@ -55,9 +55,9 @@ from busmesh.decide.ratelimit import RateLimiter
 from busmesh.decide.records import Action, Change
 from busmesh.decide.sharing import Sharing
 from busmesh.errors import BusmeshError, IdentityError, UsageError
-from busmesh.identity.jointoken import JoinToken
 from busmesh.identity.signed import seal_signed
 from busmesh.identity.store import AgentHome
+from busmesh.identity.ticket import JoinTicket
 from busmesh.identity.tokens import JwtTokens
 from busmesh.identity.trustlog import Taken
 from busmesh.members import acknowledgement
@@ -101,7 +101,7 @@ class Agent:
         mesh: the mesh's name.
         bus: not yet connected.
         home: where identity and policies are kept.
-        token: reads the join token, if there is no valid SVID.
+        ticket: reads the join ticket, if there is no valid SVID.
         instance: the instance's name.
     """
 
@@ -112,7 +112,7 @@ class Agent:
         mesh: str,
         bus: Bus,
         home: AgentHome,
-        token: Callable[[], JoinToken],
+        ticket: Callable[[], JoinTicket],
         instance: str,
     ) -> None:
         self.definition = definition
@@ -121,7 +121,7 @@ class Agent:
         self.id = SpiffeId.workload(mesh, definition.name, instance)
         self.bus = bus
         self._home = home
-        self._token = token
+        self._enroller = Enroller(bus, self.subjects, self.id, home, ticket)
         self._rng = Random(randbits(64))  # balancing, not secrets
         self.supervisor = Supervisor(self._rng)
         self.readiness = Readiness()
@@ -135,8 +135,11 @@ class Agent:
 
     # -- start -------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
+    async def start(self, *, patience: float | None = None) -> None:
         """Come up; afterwards requests are taken and the instance is announced.
+
+        Args:
+            patience: seconds to try for to connect to the bus; None: for ever.
 
         Raises:
             BusmeshError: an address is in use, or the authority refused the enrolment.
@@ -145,9 +148,9 @@ class Agent:
             raise UsageError(
                 "this system cannot spread connections over processes", code="BM3208", hint="set workers: 1"
             )
-        await self.bus.connect()
-        self.identity = await obtain_identity(self.bus, self.subjects, self.id, self._home, self._token)
-        await self._catch_up()
+        self.identity = await self._enroller.obtain(patience=patience)
+        await self.bus.connect(patience=patience)
+        await self._catch_up(patience)
         self._make_telemetry()
         self._make_control()
         self._make_request_path()
@@ -163,7 +166,7 @@ class Agent:
         memory.keep_blocks()
         memory.settle()
 
-    async def _catch_up(self) -> None:
+    async def _catch_up(self, patience: float | None) -> None:
         """Hear what the mesh believes by now, before anybody is talked to.
 
         Starting is when a person looks at an instance, so one that was revoked joins anew by its join token.
@@ -179,8 +182,8 @@ class Agent:
         self.trust.load()
         await self.trust.started()
         if not self.identity.usable(time.time()):
-            fresh = await enrol(self.bus, self.subjects, self.id, self._home, self._token)
-            self.identity.renew(fresh.svid, fresh.bundle)
+            await self._enroller.enrol_anew(self.identity, patience=patience)
+            await self._enroller.show_login()
 
     def _make_telemetry(self) -> None:
         name = self.definition.name
@@ -236,7 +239,7 @@ class Agent:
             bus=bus,
             policy_log=PolicyLog(bus, subjects),
             store=PolicyStore(self._home.policies),
-            identity=identity,
+            verifier=identity.verifier,
             caller=caller,
             apply=self._apply,
             acknowledge=_Acknowledgements(self),
@@ -257,10 +260,8 @@ class Agent:
         )
         self.renewals = Renewals(
             bus,
-            subjects,
             identity,
-            self._home,
-            self._token,
+            self._enroller,
             renewed=self._renewed,
             warn=self._event,
             rng=self._rng,
@@ -329,7 +330,7 @@ class Agent:
 
     async def _subscribe(self) -> None:
         bus, subjects, name = self.bus, self.subjects, self.definition.name
-        await bus.subscribe(f"{subjects.reply_prefix(self.instance)}*", self.outbound.on_reply)
+        await bus.subscribe(subjects.replies(self.instance, 0), self.outbound.on_reply)
         await bus.subscribe(subjects.revision, self._on_published)
         await bus.subscribe(subjects.dry_run, self.dryruns.on_dry_run)
         await bus.subscribe(subjects.roll_call, self.registrar.on_question)
@@ -611,7 +612,7 @@ class Agent:
             "worker": number,
             "address": list(self.outbound_address),
             "servers": list(options.servers),
-            "login": [str(file) if file is not None else None for file in files],
+            "files": [str(file) if file is not None else None for file in files],
             "home": str(self._home.path),
             "born": int(time.time() * 1000),
         }

@@ -99,7 +99,7 @@ class SharedEvidence(Actor[Heard]):
         body = msgpack.packb(report.to_plain())
         sealed = seal_signed(self._identity.svid, PURPOSE, body, time.time())
         try:
-            self._bus.publish(self._subjects.evidence(report.service), sealed)
+            self._bus.publish(self._subjects.evidence(report.service, self._me.instance), sealed)
         except BusUnavailable:
             return  # said again in a second
 

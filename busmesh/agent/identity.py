@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -14,15 +16,18 @@ from typing import TypeVar
 
 from busmesh.actors.actor import Actor
 from busmesh.bus.bus import Bus
+from busmesh.bus.login import Credentials, Login
+from busmesh.bus.nkeys import KeyPair, Role
 from busmesh.errors import BusmeshError, BusUnavailable, IdentityError, NotFound, RemoteProtocolError
 from busmesh.identity.alarms import Alarms
 from busmesh.identity.drill import open_drill
-from busmesh.identity.enrol import Enrolment
+from busmesh.identity.enrol import Enrolment, Membership
 from busmesh.identity.holder import Identity
 from busmesh.identity.jointoken import JoinToken
 from busmesh.identity.renew import Renewal
 from busmesh.identity.store import AgentHome
-from busmesh.identity.svid import Svid, new_key, renewal_time
+from busmesh.identity.svid import new_key, renewal_time
+from busmesh.identity.ticket import JoinTicket
 from busmesh.identity.trust import TrustBundle, key_identifier, newest
 from busmesh.identity.verify import verify_certificate
 from busmesh.names import SpiffeId, Subjects
@@ -44,65 +49,184 @@ AGAIN_S = 15.0
 ALARM_FAILURES = 3
 #: Orders to renew are looked at so seldom, because anybody can send what looks like one.
 ORDERS_S = 0.1
+#: For a newcomer's connection to stand, when an instance that runs enrols anew.
+CONNECT_S = 5.0
 _T = TypeVar("_T")
 
 
-async def obtain_identity(
-    bus: Bus, subjects: Subjects, wanted: SpiffeId, home: AgentHome, token: Callable[[], JoinToken]
-) -> Identity:
-    """Return a valid identity, waiting for the authority as long as it takes.
+class Enroller:
+    """Gets an instance its identity, and its login to the bus if that is locked.
 
     Args:
-        token: reads the join token; asked only if there is no usable SVID on disk.
-
-    Raises:
-        IdentityError: the authority refused; trying again would not help.
-        NotFound: no join token.
+        bus: the agent's own, connected or not; what it logs in with is put in place here.
+        subjects: of the mesh.
+        wanted: whom to become.
+        home: where both are kept.
+        ticket: reads the join ticket; asked only if what is on disk is not enough.
     """
-    stored = _stored(wanted, home)
-    return await enrol(bus, subjects, wanted, home, token) if stored is None else stored
 
+    def __init__(
+        self,
+        bus: Bus,
+        subjects: Subjects,
+        wanted: SpiffeId,
+        home: AgentHome,
+        ticket: Callable[[], JoinTicket],
+    ) -> None:
+        self._bus = bus
+        self._subjects = subjects
+        self._wanted = wanted
+        self._home = home
+        self._ticket = ticket
 
-async def enrol(
-    bus: Bus, subjects: Subjects, wanted: SpiffeId, home: AgentHome, token: Callable[[], JoinToken]
-) -> Identity:
-    """Join the mesh with a join token, waiting for the authority as long as it takes.
+    def __repr__(self) -> str:
+        return f"<Enroller of {self._wanted}>"
 
-    Raises:
-        IdentityError: the authority refused; trying again would not help.
-        NotFound: no join token.
-    """
-    join_token = token()
-    pause = 0.1
-    doubts = DOUBTS
-    while True:
-        enrolment = Enrolment(join_token, wanted, new_key(), time.time())
+    async def obtain(self, *, patience: float | None = None) -> Identity:
+        """Return a valid identity, waiting for the authority as long as it takes.
+
+        Args:
+            patience: seconds to try for to connect to the bus; None: for ever.
+
+        Raises:
+            IdentityError: the authority refused; trying again would not help.
+            Denied: the bus refused the newcomer's login.
+            BusUnavailable: no bus within ``patience``.
+            NotFound: no join token.
+        """
+        stored = _stored(self._wanted, self._home)
+        if stored is not None and self._take_stored_login():
+            return stored
+        granted, key = await self._join(_held(self._home, self._wanted.mesh), patience)
+        identity = Identity(granted.svid, granted.bundle)
+        self._take(identity, granted, key)
+        return identity
+
+    def _take_stored_login(self) -> bool:
+        """Use the login on disk; False if there is none that is good, and the bus wants one."""
+        login = self._bus.options.login
+        if login is None:
+            return True
+        held = self._home.credentials()
+        if held is not None and (held.expires is None or held.expires > time.time() + ENOUGH_LEFT_S):
+            login.use(held)
+            return True
         try:
-            answers = await _answers(bus, subjects.enrol, enrolment.request(), everybody=doubts < DOUBTS)
-        except BusUnavailable as error:
-            log.warning(
-                "no authority to enrol with yet (%s); is `busmesh up` or `busmesh authority run` up?", error
-            )
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 2.0)
-            continue
+            return not self._ticket().login
+        except NotFound:  # without a token there is no other way than to try
+            return True
+
+    async def enrol_anew(self, identity: Identity, *, patience: float | None = None) -> None:
+        """Join by the join token in place of an identity that nobody believes, however long it takes.
+
+        Raises:
+            As `obtain` does.
+        """
+        self._take(identity, *await self._join(identity.bundle, patience))
+
+    async def try_to_enrol(self, identity: Identity, *, everybody: bool) -> None:
+        """Do the same in one try, beside which the instance goes on.
+
+        Args:
+            identity: replaced inside.
+            everybody: listen to all answers, as the last one proved nothing.
+
+        Raises:
+            BusmeshError: it failed, for whatever reason.
+        """
+        ticket, key = self._ticket(), KeyPair.generate(Role.USER)
+        async with self._newcomers_bus(ticket, CONNECT_S) as bus:
+            granted = await self._ask(bus, ticket.token, key, identity.bundle, everybody=everybody)
+        self._take(identity, granted, key)
+
+    async def renew(self, identity: Identity, *, everybody: bool) -> None:
+        """Replace an SVID that is believed still, and the login, in one try.
+
+        Raises:
+            BusmeshError: it failed, for whatever reason.
+        """
+        key = KeyPair.generate(Role.USER)
+        renewal = Renewal(identity.svid, new_key(), time.time(), bus_key=key.raw_public)
+        answers = await _answers(self._bus, self._subjects.renew, renewal.request(), everybody=everybody)
+        read = partial(renewal.finish, verifier=identity.verifier, now=time.time())
+        self._take(identity, _first_true(answers, read), key)
+
+    def _take(self, identity: Identity, granted: Membership, key: KeyPair) -> None:
+        """Use what the authority granted and put it on disk; the login is for the next connection."""
+        identity.renew(granted.svid, granted.bundle)
+        self._home.save_trust(identity.bundle)
+        self._home.save_svid(identity.svid)
+        credentials = Credentials(key, granted.login) if granted.login else None
+        self._home.save_credentials(credentials)
+        if self._bus.options.login is not None:
+            self._bus.options.login.use(credentials)
+
+    @property
+    def logged_in(self) -> bool:
+        """Whether there is a login to show: it ends with the SVID."""
+        login = self._bus.options.login
+        return login is not None and login.held() is not None
+
+    async def show_login(self) -> None:
+        """Go over to a connection with the login of now; a bus that asks for none notices nothing."""
+        if self.logged_in and not await self._bus.renew_login():
+            log.warning("the bus was not shown the renewed login; it will be when the connection ends")
+
+    async def _join(self, held: TrustBundle | None, patience: float | None) -> tuple[Membership, KeyPair]:
+        ticket, key = self._ticket(), KeyPair.generate(Role.USER)
+        async with self._newcomers_bus(ticket, patience) as bus:
+            granted = await self._ask_on(bus, ticket.token, key, held)
+        log.info("enrolled as %s", granted.svid.id)
+        return granted, key
+
+    @contextlib.asynccontextmanager
+    async def _newcomers_bus(self, ticket: JoinTicket, patience: float | None) -> AsyncIterator[Bus]:
+        """Connect with the newcomer's login, which may ask to be enrolled and nothing else."""
+        options = self._bus.options
+        if not ticket.login or options.login is None:
+            await self._bus.connect(patience=patience)
+            yield self._bus
+            return
+        inbox = self._subjects.role_inbox("join", ticket.token.id)
+        login = Login(ticket.credentials)
+        bus = Bus(dataclasses.replace(options, inbox_prefix=inbox, login=login))
         try:
-            svid, bundle = _first_true(answers, partial(_joined, enrolment, _held(home, wanted.mesh)))
-        except (IdentityError, RemoteProtocolError) as error:
-            # Anybody on the bus can say "denied" in the authority's place; a true refusal is repeated.
-            doubts -= error.code in _FORGEABLE
-            if error.code not in _FORGEABLE or doubts <= 0:
-                raise
-            await asyncio.sleep(pause)
-            continue
-        _keep(home, svid, bundle)
-        log.info("enrolled as %s", svid.id)
-        return Identity(svid, bundle)
+            await bus.connect(patience=patience)
+            yield bus
+        finally:
+            await bus.close()
+
+    async def _ask_on(self, bus: Bus, token: JoinToken, key: KeyPair, held: TrustBundle | None) -> Membership:
+        pause = 0.1
+        doubts = DOUBTS
+        while True:
+            try:
+                return await self._ask(bus, token, key, held, everybody=doubts < DOUBTS)
+            except BusUnavailable as error:
+                log.warning(
+                    "no authority to enrol with yet (%s); is `busmesh up` or `busmesh authority run` up?",
+                    error,
+                )
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 2.0)
+            except (IdentityError, RemoteProtocolError) as error:
+                # Anybody on the bus can say "denied" in the authority's place; a true refusal is repeated.
+                doubts -= error.code in _FORGEABLE
+                if error.code not in _FORGEABLE or doubts <= 0:
+                    raise
+                await asyncio.sleep(pause)
+
+    async def _ask(
+        self, bus: Bus, token: JoinToken, key: KeyPair, held: TrustBundle | None, *, everybody: bool
+    ) -> Membership:
+        enrolment = Enrolment(token, self._wanted, new_key(), time.time(), bus_key=key.raw_public)
+        answers = await _answers(bus, self._subjects.enrol, enrolment.request(), everybody=everybody)
+        return _first_true(answers, partial(_joined, enrolment, held))
 
 
-def _joined(enrolment: Enrolment, held: TrustBundle | None, answer: bytes) -> tuple[Svid, TrustBundle]:
-    svid, bundle = enrolment.finish(answer, now=time.time())
-    return svid, newest(held, bundle, svid.issuer)
+def _joined(enrolment: Enrolment, held: TrustBundle | None, answer: bytes) -> Membership:
+    granted = enrolment.finish(answer, now=time.time())
+    return granted._replace(bundle=newest(held, granted.bundle, granted.svid.issuer))
 
 
 def _held(home: AgentHome, mesh: str) -> TrustBundle | None:
@@ -158,11 +282,6 @@ def _stored(wanted: SpiffeId, home: AgentHome) -> Identity | None:
     return Identity(svid, bundle)
 
 
-def _keep(home: AgentHome, svid: Svid, bundle: TrustBundle) -> None:
-    home.save_trust(bundle)
-    home.save_svid(svid)
-
-
 @dataclass(frozen=True, slots=True)
 class TrustChanged:
     """The trust bundle or the revocations are others: the SVID may be due for reasons other than its age."""
@@ -183,7 +302,9 @@ class Renewals(Actor[TrustChanged | Ordered]):
     that was revoked is not: whoever revoked it wants a person to look at it.
 
     Args:
-        token: reads the join token, to enrol anew.
+        bus: a connection; what is due waits until it stands, unless the login has ended with the SVID.
+        identity: replaced inside.
+        enroller: renews it, and enrols anew.
         renewed: called after each renewal.
         warn: told what may go wrong soon: kind of event, message, and facts.
     """
@@ -194,10 +315,8 @@ class Renewals(Actor[TrustChanged | Ordered]):
     def __init__(
         self,
         bus: Bus,
-        subjects: Subjects,
         identity: Identity,
-        home: AgentHome,
-        token: Callable[[], JoinToken],
+        enroller: Enroller,
         *,
         renewed: Callable[[], None],
         warn: Callable[[str, str, dict[str, str | int | float | bool | None]], None],
@@ -205,10 +324,8 @@ class Renewals(Actor[TrustChanged | Ordered]):
     ) -> None:
         super().__init__("renewals")
         self._bus = bus
-        self._subjects = subjects
         self._identity = identity
-        self._home = home
-        self._token = token
+        self._enroller = enroller
         self._renewed = renewed
         self._warn = warn
         self._rng = rng
@@ -255,19 +372,18 @@ class Renewals(Actor[TrustChanged | Ordered]):
     async def tick(self) -> None:
         now = time.time()
         self._look_ahead(now)
-        if now < self._due or not self._bus.connected or self._identity.revoked:
+        if now < self._due or self._identity.revoked or not (self._bus.connected or self._shut_out(now)):
             return
         try:
-            if self._identity.usable(now):
-                svid, bundle = await self._renewal(now)
+            if self._bus.connected and self._identity.usable(now):
+                await self._enroller.renew(self._identity, everybody=self._doubtful)
             else:
-                svid, bundle = await self._enrolment(now)
+                log.warning("nobody believes the present SVID any more: enrolling anew")
+                await self._enroller.try_to_enrol(self._identity, everybody=self._doubtful)
         except BusmeshError as error:
             self._failed(error, now)
             return
         self._doubtful = False
-        self._identity.renew(svid, bundle)
-        _keep(self._home, svid, self._identity.bundle)
         self._due = self._next_due()
         if self._identity.outdated:  # this authority still issues under the old root
             self._due = min(self._due, now + AGAIN_S)
@@ -275,20 +391,11 @@ class Renewals(Actor[TrustChanged | Ordered]):
         self.failures = 0
         self._renewed()
         log.info("the SVID was renewed")
+        await self._enroller.show_login()
 
-    async def _renewal(self, now: float) -> tuple[Svid, TrustBundle]:
-        renewal = Renewal(self._identity.svid, new_key(), now)
-        answers = await _answers(self._bus, self._subjects.renew, renewal.request(), everybody=self._doubtful)
-        verifier = self._identity.verifier
-        return _first_true(answers, partial(renewal.finish, verifier=verifier, now=time.time()))
-
-    async def _enrolment(self, now: float) -> tuple[Svid, TrustBundle]:
-        log.warning("nobody believes the present SVID any more: enrolling anew")
-        enrolment = Enrolment(self._token(), self._identity.id, new_key(), now)
-        answers = await _answers(
-            self._bus, self._subjects.enrol, enrolment.request(), everybody=self._doubtful
-        )
-        return _first_true(answers, partial(_joined, enrolment, self._identity.bundle))
+    def _shut_out(self, now: float) -> bool:
+        """Say whether the login has ended with the SVID, so that no connection will come back by itself."""
+        return self._enroller.logged_in and now > self._identity.svid.not_after
 
     def _failed(self, error: BusmeshError, now: float) -> None:
         left = self._identity.svid.not_after - now

@@ -66,7 +66,8 @@ class LimitSharing(Actor[Heard | BusBack]):
         self._identity = identity
         self._me = me
         self._worker = worker
-        self._subject = subjects.limits(me.service)
+        self._heard_on = subjects.limits(me.service)
+        self._told_on = subjects.limits(me.service, me.instance)
         self._sharing = sharing
         self._limiter = limiter
         self._listening = False
@@ -86,7 +87,7 @@ class LimitSharing(Actor[Heard | BusBack]):
         if not self._limiter.shared:
             return
         if not self._listening:
-            await self._bus.subscribe(self._subject, self._on_report)
+            await self._bus.subscribe(self._heard_on, self._on_report)
             self._listening = True
         now = time.monotonic()
         self._sharing.tick(now)
@@ -95,7 +96,7 @@ class LimitSharing(Actor[Heard | BusBack]):
             plain = report.to_plain()
             body = msgpack.packb([self._worker, plain] if self._worker else plain)
             try:
-                self._bus.publish(self._subject, seal_signed(self._identity.svid, PURPOSE, body, time.time()))
+                self._bus.publish(self._told_on, seal_signed(self._identity.svid, PURPOSE, body, time.time()))
             except BusUnavailable:
                 return  # the next one says all
 

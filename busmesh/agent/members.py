@@ -92,7 +92,7 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
         self._subjects = subjects
         self._identity = identity
         self._upstreams = upstreams
-        self._reply_prefix = subjects.reply_prefix(me, worker)
+        self._notice_prefix = subjects.notice_prefix(me, worker)
         self._answers = f"{inbox}.who"
         self._asked: dict[str, ServiceName] = {}
         self._asked_at: dict[ServiceName, float] = {}
@@ -139,7 +139,7 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
         endpoint = self._upstreams.upstream(service).endpoints.get(instance)
         if endpoint is not None:
             subject = self._subjects.relay(instance, session.worker)
-            session.head = f"PUB {subject} {self._reply_prefix}".encode()
+            session.head = f"PUB {subject} {self._notice_prefix}".encode()
             endpoint.session = session
             endpoint.unanswered = 0
             self._upstreams.changed(service)

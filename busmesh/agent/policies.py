@@ -20,9 +20,9 @@ from busmesh.actors.actor import Actor, Address
 from busmesh.agent.policystore import PolicyStore
 from busmesh.bus.bus import Bus
 from busmesh.bus.policylog import LogUnavailable, PolicyLog, RevisionConflict
-from busmesh.errors import BusmeshError, InvalidDocument
-from busmesh.identity.holder import Identity
+from busmesh.errors import BusmeshError, Denied, InvalidDocument
 from busmesh.identity.revisions import open_revision
+from busmesh.identity.verify import Verifier
 from busmesh.members.acknowledgement import Acknowledgement
 from busmesh.policy.compile import Caller, compile_set
 from busmesh.policy.revision import EMPTY, PolicySet, RevisionRefused, fold
@@ -72,7 +72,7 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         bus: to know whether there is any point in asking.
         policy_log: the log on the bus.
         store: the log on disk.
-        identity: whose roots must vouch for the operators.
+        verifier: whose roots must vouch for the operators.
         caller: the instance whose requests the snapshot is for.
         apply: takes each new snapshot.
         acknowledge: gets applied and refused revisions.
@@ -87,7 +87,7 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         bus: Bus,
         policy_log: PolicyLog,
         store: PolicyStore,
-        identity: Identity,
+        verifier: Verifier,
         caller: Caller,
         apply: Callable[[Snapshot], None],
         acknowledge: Address[Acknowledgement],
@@ -97,7 +97,7 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         self._bus = bus
         self._log = policy_log
         self._store = store
-        self._identity = identity
+        self._verifier = verifier
         self._caller = caller
         self._apply = apply
         self._acknowledge = acknowledge
@@ -107,6 +107,7 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         self.on_entry: Callable[[bytes], None] = lambda entry: None
         self._sequence = 0  # of the last entry of the log that was read
         self._matched = 0  # how many of our entries the log is known to hold
+        self._may_refill = True
         self.forged = 0
         self._anchor: tuple[int, bytes] | None = None  # the last of our entries that was seen in the log
         self._over_at = -REREAD_S  # when we last began to read the log anew because of a gap
@@ -174,7 +175,7 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         try:
             await self._read_on()
             for _ in range(REFILL_TRIES):
-                if self._matched == len(self._entries):
+                if self._matched == len(self._entries) or not self._may_refill:
                     break
                 await self._refill()
                 await self._read_on()
@@ -254,16 +255,19 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         if not missing:
             return
         log.warning("the policy log lacks %d revisions; giving them back", len(missing))
-        await self._log.ensure()
-        for sequence, entry in enumerate(missing, start=self._sequence + 1):
-            try:
+        try:
+            await self._log.ensure()
+            for sequence, entry in enumerate(missing, start=self._sequence + 1):
                 await self._log.append(entry, sequence)
-            except RevisionConflict:  # another agent is doing it
-                return
+        except RevisionConflict:  # another agent is doing it
+            return
+        except Denied:
+            # On a locked bus agents only read the log, and the authority mends it.
+            self._may_refill = False
 
     def _take(self, entry: bytes, *, store: bool = False) -> Taken:
         """Fold one entry and put it in force; anything but YES changed nothing."""
-        now, verifier = time.time(), self._identity.verifier
+        now, verifier = time.time(), self._verifier
         try:
             revision, author = open_revision(entry, verifier, now, previous_ms=self._made_ms)
         except InvalidDocument as error:  # by an operator, in words that this version does not know

@@ -44,6 +44,7 @@ from busmesh.agent.registrar import Registrar
 from busmesh.agent.rekeying import RekeyAll, Rekeying
 from busmesh.agent.witness import Witness
 from busmesh.bus.bus import Bus
+from busmesh.bus.login import Login
 from busmesh.bus.options import BusOptions
 from busmesh.bus.policylog import PolicyLog
 from busmesh.decide.ratelimit import RateLimiter
@@ -92,16 +93,18 @@ class Setup:
     worker: int
     address: list[Any]
     servers: list[str]
-    login: list[str | None]
+    files: list[str | None]
     home: str
     born: int
 
     @property
     def bus_options(self) -> BusOptions:
-        files = [Path(file) if file else None for file in self.login]
+        files = [Path(file) if file else None for file in self.files]
         inbox = Subjects(self.mesh).inbox_prefix(self.instance)
         name = f"busmesh agent {self.instance} worker {self.worker}"
-        return BusOptions(tuple(self.servers), name, inbox, *files)
+        # The first process renews the login and puts it on disk.
+        login = Login(read=AgentHome(Path(self.home)).credentials)
+        return BusOptions(tuple(self.servers), name, inbox, *files, login)
 
 
 class _Nobody:
@@ -256,7 +259,7 @@ class Worker:
         await bus.connect()
         self.trust.load()
         await self.trust.started()
-        await bus.subscribe(f"{subjects.reply_prefix(instance, number)}*", self.outbound.on_reply)
+        await bus.subscribe(subjects.replies(instance, number), self.outbound.on_reply)
         if self.inbound is not None:
             await bus.subscribe(subjects.relay(instance, number), self.inbound.on_relay)
             await bus.subscribe(f"{subjects.gone_prefix(instance)}*", self.inbound.on_gone)
@@ -346,10 +349,17 @@ class Worker:
             case ["identity"]:
                 self.identity.renew(self._home.svid(), self._home.trust(self._setup.mesh))
                 self.rekeying.mailbox.tell(RekeyAll())
+                self._showing_login = asyncio.create_task(self._show_login())
             case ["eject", str(key), str(instance)]:
                 eject(self.upstreams, key, instance)
             case ["limits", int(who), plain]:
                 self.local.hear(str(who), parse_report(plain), time.monotonic())
+
+    async def _show_login(self) -> None:
+        """Go over to a connection with the login of now, if the bus asks for one."""
+        login = self.bus.options.login
+        if login is not None and login.held() is not None and not await self.bus.renew_login():
+            log.warning("the bus was not shown the renewed login; it will be when the connection ends")
 
     def _apply(self, snapshot: Snapshot) -> None:
         self.outbound.use(snapshot)

@@ -19,6 +19,7 @@ from busmesh.identity.enrol import Answer, SeenNonces, answer
 from busmesh.identity.renew import answer_renewal
 from busmesh.identity.store import Home
 from busmesh.identity.trustlog import Taken
+from busmesh.identity.verify import Verifier
 from busmesh.names import SpiffeId, Subjects, token
 from busmesh.trust.follower import Follow, TrustFollower
 from busmesh.trust.store import TrustStore
@@ -110,6 +111,16 @@ class Authority:
         while self._subscriptions:
             await self._bus.unsubscribe(self._subscriptions.pop())
         await self._supervisor.stop()
+        self._keys.register.save()
+
+    @property
+    def verifier(self) -> Verifier:
+        """Whom this authority believes; it follows the home's trust bundle."""
+        return self._keys.verifier
+
+    def accompany(self, actor: Actor[Any]) -> None:
+        """Have ``actor`` start and end with this authority, which has not started yet."""
+        self._also.append(actor)
 
     def reload(self) -> None:
         """Read roots and grants again soon, not at the next look."""
@@ -137,9 +148,9 @@ class Authority:
             keys.ca,
             now,
             self._seen,
-            bundle=keys.bundle,
-            revocations=keys.verifier.revocations,
+            verifier=keys.verifier,
             lifetime_s=self._lifetime_s,
+            register=keys.register,
         )
 
     def _renew(self, request: bytes, now: float) -> Answer | None:
@@ -147,4 +158,12 @@ class Authority:
         if not keys.issues:
             return None
         keys.renew_own(now)
-        return answer_renewal(request, keys.ca, keys.svid, keys.verifier, now, lifetime_s=self._lifetime_s)
+        return answer_renewal(
+            request,
+            keys.ca,
+            keys.svid,
+            keys.verifier,
+            now,
+            lifetime_s=self._lifetime_s,
+            register=keys.register,
+        )

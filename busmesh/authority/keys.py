@@ -1,4 +1,4 @@
-"""What the authority works with: its root, the roots to hand out, the grants, and an SVID of its own."""
+"""What the authority works with: its root, the roots to hand out, grants, register, an SVID of its own."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from random import Random
 
 from busmesh.actors.actor import Actor
 from busmesh.authority.founding import renew_operators
-from busmesh.errors import BusmeshError
+from busmesh.authority.locking import grant_logins
+from busmesh.authority.register import Members
+from busmesh.errors import BusmeshError, NotFound
 from busmesh.identity.alarms import Alarms
 from busmesh.identity.jointoken import Grant
 from busmesh.identity.store import Home
 from busmesh.identity.svid import renewal_time
 from busmesh.identity.trust import TrustBundle, key_identifier
 from busmesh.identity.verify import Verifier
-from busmesh.names import SpiffeId
+from busmesh.names import SpiffeId, Subjects
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +42,13 @@ class Keys:
     def __init__(self, home: Home, spiffe_id: SpiffeId, now: float, rng: Random) -> None:
         self._home = home
         self._id = spiffe_id
+        self.register = Members(home, Subjects(spiffe_id.mesh))
         self._rng = rng
         self.ca = home.authority(spiffe_id.mesh)
         self.verifier = Verifier(home.trust(spiffe_id.mesh))
         self.grants: Mapping[str, Grant] = home.grants()
         self._operators_at = now + OPERATORS_EVERY_S
+        self._read_accounts()
         self._issue_own(now)
 
     def __repr__(self) -> str:
@@ -69,6 +73,7 @@ class Keys:
         bundle = self._home.trust(self._id.mesh)
         ca = self._home.authority(self._id.mesh)
         self.grants = grants
+        self._read_accounts()
         if bundle != self.bundle and bundle.version >= self.bundle.version:
             self.verifier.trust(bundle)
             log.info("trust bundle %d has %d roots", bundle.version, len(bundle.roots))
@@ -96,6 +101,14 @@ class Keys:
         if now >= self._operators_at and self.issues:
             self._operators_at = now + OPERATORS_EVERY_S
             renew_operators(self._home, self.ca, now)
+            if self.register.accounts is not None:
+                grant_logins(self._home, self._id.mesh, self.register.accounts)
+
+    def _read_accounts(self) -> None:
+        try:
+            self.register.accounts = self._home.bus_accounts()
+        except NotFound:
+            self.register.accounts = None
 
     def _issue_own(self, now: float) -> None:
         self.svid = self.ca.issue_svid(self._id, now)
@@ -126,6 +139,7 @@ class KeyKeeper(Actor[None]):
         try:
             self._keys.reload()
             self._keys.renew_operators(now)
+            self._keys.register.save()
         except BusmeshError as error:
             if str(error) != self._problem:  # every two seconds would say no more
                 log.error("the authority goes on with what it has: %s", error)

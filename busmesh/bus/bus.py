@@ -17,6 +17,7 @@ from nats import errors as nats_errors
 
 from busmesh.bus.client import Client, Handler
 from busmesh.bus.connection import Connection
+from busmesh.bus.denial import Denial
 from busmesh.bus.messages import Message, Waiting, parse_headers, render_headers
 from busmesh.bus.options import BusOptions
 from busmesh.bus.subjects import published, subscribed
@@ -57,10 +58,10 @@ class Bus(Connection):
             for waiting in list(self._waiting.values()):
                 waiting.fail(BusUnavailable("the bus connection was lost", code="BM3003"))
 
-    def _denied(self, text: str) -> None:
+    def _denied(self, denial: Denial) -> None:
         for waiting in list(self._waiting.values()):
-            if f'"{waiting.subject.lower()}"' in text:
-                waiting.fail(Denied(f"the bus refused: {text}", code="BM3004"))
+            if denial.publishing and waiting.subject == denial.subject:
+                waiting.fail(Denied(denial.message, code="BM3004", hint=denial.hint))
 
     async def close(self) -> None:
         """Send what was published, fail the questions under way, and end."""

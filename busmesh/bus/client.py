@@ -47,25 +47,35 @@ class Client(NatsClient):
     Args:
         on_state: hears True when it stands, False when it is lost.
         on_writable: called when the bus takes bytes again, after it was busy.
+        on_denied: hears that the login lacks a right, in the server's own words.
     """
 
     def __init__(
-        self, on_state: Callable[[bool], None], on_writable: Callable[[], None] = lambda: None
+        self,
+        on_state: Callable[[bool], None],
+        on_writable: Callable[[], None] = lambda: None,
+        on_denied: Callable[[str], None] = lambda text: None,
     ) -> None:
         super().__init__()
         self._on_writable = on_writable
+        self._on_denied = on_denied
+        self._corked = False
         self.paused = False
         self.bad_messages = 0
         self.handler_errors = 0
         self._on_state = on_state
-        self._handlers: dict[int, Handler] = {}
-        self._parser = Parser(self._route_message, self._control_line)
+        self.handlers: dict[int, Handler] = {}
+        self._parser = Parser(self.deliver, self._control_line)
         self._outgoing: list[bytes] = []
         self._outgoing_bytes = 0
         #: Somebody was told in this turn that the bus is busy, and wants to hear when it is not.
         self._asked_while_busy = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+
+    def known_by(self, nkey: str | None) -> None:
+        """Log in by an nkey that the server knows; None: by what else ``connect`` is told."""
+        self._public_nkey = nkey
 
     # -- connecting ------------------------------------------------------------------------------
 
@@ -121,8 +131,8 @@ class Client(NatsClient):
             self._parser.reset()
             self.cut()
 
-    def _route_message(self, sid: int, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
-        handler = self._handlers.get(sid)
+    def deliver(self, sid: int, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
+        handler = self.handlers.get(sid)
         if handler is None:  # unsubscribed a moment ago
             return
         try:
@@ -141,7 +151,11 @@ class Client(NatsClient):
             if self._pongs and not (future := self._pongs.pop(0)).done():
                 future.set_result(True)
         elif line[:4] == b"-ERR":
-            text = line[4:].strip().decode("utf-8", "replace").lower()
+            text = line[4:].strip().decode("utf-8", "replace")
+            if text[:22].lower() == "'permissions violation":
+                self._on_denied(text.strip("'"))
+                return
+            text = text.lower()
             self._spawn(self._process_err(text))
         elif line[:4] == b"INFO":
             self._spawn(self._take_info(line[4:]))
@@ -186,15 +200,22 @@ class Client(NatsClient):
         self._sid += 1
         sid = self._sid
         self._subs[sid] = Subscription(self, sid, subject)
-        self._handlers[sid] = handler
+        self.handlers[sid] = handler
         if self.is_connected:
             self.send(b"SUB %b  %d\r\n" % (subject.encode(), sid))
         return sid
 
     def detach(self, sid: int) -> None:
-        self._handlers.pop(sid, None)
+        self.handlers.pop(sid, None)
         if self._subs.pop(sid, None) is not None and self.is_connected:
             self.send(b"UNSUB %d\r\n" % sid)
+
+    def leave(self) -> None:
+        """Ask the server for nothing more; what comes before it has heard so is still handled."""
+        for sid in list(self._subs):
+            del self._subs[sid]
+            if self.is_connected:
+                self.send(b"UNSUB %d\r\n" % sid)
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -208,7 +229,7 @@ class Client(NatsClient):
     def flush_outgoing(self) -> None:
         """Write what :meth:`send` took; drop it if the connection is gone, since it would come late."""
         outgoing = self._outgoing
-        if outgoing:
+        if outgoing and not self._corked:
             transport = self._stream_transport()
             if not transport.is_closing():
                 transport.write(outgoing[0] if len(outgoing) == 1 else b"".join(outgoing))
@@ -217,6 +238,15 @@ class Client(NatsClient):
             if self._asked_while_busy and not self.paused:
                 self._asked_while_busy = False
                 self._loop.call_soon(self._on_writable)
+
+    def cork(self) -> None:
+        """Write what was taken so far, and keep what comes until :meth:`uncork`, in its order."""
+        self.flush_outgoing()
+        self._corked = True
+
+    def uncork(self) -> None:
+        self._corked = False
+        self.flush_outgoing()
 
     async def rtt(self, timeout: float = 1.0) -> float:
         if self._stream_transport().is_closing():  # uvloop raises a RuntimeError, which nobody expects

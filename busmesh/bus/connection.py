@@ -19,6 +19,8 @@ from nats import errors as nats_errors
 from nats.aio.client import Server
 
 from busmesh.bus.client import Client
+from busmesh.bus.denial import Denial
+from busmesh.bus.handover import hand_over
 from busmesh.bus.options import BusOptions
 from busmesh.errors import BusUnavailable, Denied
 
@@ -33,6 +35,8 @@ WATCHDOG_TIMEOUT_S = 0.8
 WATCHDOG_MISSES = 2
 #: For the last messages to leave; a server that hangs does not get longer.
 CLOSE_S = 1.0
+#: Refused subjects that are remembered, so that each is logged once.
+DENIALS_SAID = 256
 
 
 class _LoginRefused(Exception):
@@ -46,6 +50,7 @@ class Connection:
         self.options = options
         self.connected = False
         self.permission_errors = 0
+        self._denials: set[Denial] = set()
         self.reconnects = -1  # the first connection is none
         self.inbox = f"{options.inbox_prefix}.{secrets.token_hex(8)}"
         self._rng = rng or random.Random()
@@ -54,7 +59,7 @@ class Connection:
         self._writers: list[Callable[[], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._farewells: set[asyncio.Task[None]] = set()  # each ends within CLOSE_S by itself
-        self._closing = False
+        self._closing = self._rebuilding = False
         self._last_error = ""
 
     # -- what the user of the connection has to do with it ----------------------------------------
@@ -62,8 +67,8 @@ class Connection:
     def _restore(self, client: Client) -> None:
         """Give a new client what the one before it had."""
 
-    def _denied(self, text: str) -> None:
-        """Hear that the server refused a publish or a subscription; ``text`` names it in lower case."""
+    def _denied(self, denial: Denial) -> None:
+        """Hear that the server refused a publish or a subscription."""
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -90,10 +95,26 @@ class Connection:
         self._own(self._watch())
 
     async def _connect_once(self) -> bool:
+        client = await self._open()
+        if client is None:
+            return False
+        self._client = client
+        self._restore(client)
+        self._stand()
+        return True
+
+    async def _open(self) -> Client | None:
+        """Return a new client that is connected; None, and why in ``_last_error``, if no server took it.
+
+        Raises:
+            Denied: the server refused the login.
+        """
         client = Client(
             lambda standing: self._on_state(standing) if self._client is client else None,
             self._no_longer_busy,
+            self._on_denied,
         )
+        opened = False
 
         # What a client that was given up still has to say concerns nobody.
         async def reconnected() -> None:
@@ -106,11 +127,13 @@ class Connection:
 
         async def failed(error: Exception) -> None:
             self._on_error(error)
-            if self._client is not client and "authorization" in str(error).lower():
+            if self._client is not client and _about_login(str(error).lower()):
                 raise _LoginRefused(str(error))  # ends nats-py's tries, which would go on
 
         try:
             async with asyncio.timeout(3.0):
+                arguments, nkey = self.options.arguments()
+                client.known_by(nkey)
                 await client.connect(
                     error_cb=failed,
                     reconnected_cb=reconnected,
@@ -122,25 +145,53 @@ class Connection:
                     ping_interval=2,
                     max_outstanding_pings=2,
                     inbox_prefix=self.inbox,
-                    **self.options.login(),
+                    **arguments,
                 )
-            self._client = client
+            opened = True
         except _LoginRefused as error:
             raise Denied(
                 f"the bus refused the login: {error}",
                 code="BM3002",
-                hint="check the credentials given with --creds or --nkey",
+                hint=self.options.login_hint(),
             ) from None
         except (TimeoutError, OSError, nats_errors.Error) as error:
             self._last_error = self._last_error or str(error) or type(error).__name__
-            return False
+            return None
         finally:
-            if self._client is not client:  # also when whoever connects loses patience
-                client.cut()
-                self._own(_close_quietly(client), self._farewells)
-        self._restore(client)
-        self._stand()
+            if not opened:  # also when whoever connects loses patience
+                self._part_from(client)
+        return client
+
+    async def renew_login(self) -> bool:
+        """Go over to a connection with the login of now, if one stands; nothing is lost on the way.
+
+        Returns:
+            False if that failed: the old connection serves on until the server ends it.
+        """
+        old = self._client
+        if old is None or not self.connected:
+            return True  # the next connection will show it
+        try:
+            new = await self._open()
+        except Denied as error:
+            log.error("bus: the renewed login is of no use: %s", error)
+            return False
+        if new is None:
+            return False
+        if self._client is not old or not old.is_connected:  # lost meanwhile; the next one shows the login
+            self._part_from(new)
+            return True
+        self._client = new
+        self._restore(new)
+        try:
+            await hand_over(old, new)
+        finally:
+            self._part_from(old)
         return True
+
+    def _part_from(self, client: Client) -> None:
+        client.cut()
+        self._own(_close_quietly(client), self._farewells)
 
     def _stand(self) -> None:
         self.connected = True
@@ -170,7 +221,8 @@ class Connection:
     def _on_closed(self) -> None:
         """nats-py gave up for good (a revoked login does that): build a new client, for ever."""
         self._on_state(False)
-        if not self._closing:
+        if not (self._closing or self._rebuilding):
+            self._rebuilding = True
             self._own(self._rebuild())
 
     async def _rebuild(self) -> None:
@@ -181,22 +233,31 @@ class Connection:
             await asyncio.sleep(self._rng.uniform(0.1, RECONNECT_MAX_S))
             try:
                 if await self._connect_once():
-                    return
+                    break
             except Denied:
                 continue  # until the login is known again
             except Exception:  # whatever it is, giving up would cut the agent off for good
                 log.exception("bus: the connection could not be built anew")
+        self._rebuilding = False
 
     def _on_error(self, error: Exception) -> None:
         text = str(error)
-        if "permissions violation" in text:
-            self.permission_errors += 1
-            log.error("bus: %s; the login lacks this right", text)
-            self._denied(text)
-            return
         if text and text != self._last_error:
             log.info("bus: %s (%s); trying on", text, ", ".join(self.options.servers))
         self._last_error = text or type(error).__name__
+
+    def _on_denied(self, text: str) -> None:
+        self.permission_errors += 1
+        denial = Denial.parse(text, self.options.holder())
+        if denial is None:
+            log.error("bus: %s", text)
+            return
+        if denial not in self._denials:  # once per subject: who is refused may try each second
+            if len(self._denials) >= DENIALS_SAID:
+                self._denials.clear()
+            self._denials.add(denial)
+            log.error("bus: BM3004 %s\n  -> %s", denial.message, denial.hint)
+        self._denied(denial)
 
     def _next_server(self, servers: list[Server], info: dict[str, Any]) -> tuple[Server | None, float]:
         """Choose the server tried least, rather another than the last; wait longer the more it was tried."""
@@ -211,6 +272,12 @@ class Connection:
             if not misses:  # after a miss the next probe follows at once
                 await asyncio.sleep(WATCHDOG_INTERVAL_S)
             client = self._client
+            if client is not None and client.is_closed:
+                # nats-py does not always say so: not of one that the server ends in its first moment, as it
+                # does when a login is in its last second.
+                self._on_closed()
+                misses = 0
+                continue
             if client is None or not self.connected:
                 misses = 0
                 if client is not None and client.stranded:
@@ -286,6 +353,10 @@ class Connection:
     @property
     def max_payload(self) -> int:
         return self._client.max_payload if self._client is not None else 1024 * 1024
+
+
+def _about_login(text: str) -> bool:
+    return "authorization" in text or "authentication" in text
 
 
 async def _close_quietly(client: Client) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from busmesh.bus.login import Credentials, Login
+from busmesh.bus.nkeys import KeyPair
 from busmesh.errors import UsageError
 
 
@@ -21,6 +25,7 @@ class BusOptions:
         credentials: a NATS ``.creds`` file.
         nkey: a file with an nkey seed.
         tls_ca: PEM file with the authorities that sign the servers' certificates.
+        login: shown at each connection, unless a file says otherwise.
     """
 
     servers: tuple[str, ...]
@@ -29,9 +34,10 @@ class BusOptions:
     credentials: Path | None = None
     nkey: Path | None = None
     tls_ca: Path | None = None
+    login: Login | None = None
 
-    def login(self) -> dict[str, Any]:
-        """Return what nats-py's ``connect`` is told about servers and login.
+    def arguments(self) -> tuple[dict[str, Any], str | None]:
+        """Return what nats-py's ``connect`` is told, and the nkey if that is the login.
 
         Raises:
             UsageError: a file cannot be read; waiting for it would look like waiting for the bus.
@@ -40,10 +46,9 @@ class BusOptions:
             if file is not None:
                 _check_readable(what, file)
         options: dict[str, Any] = {"servers": list(self.servers), "name": self.name}
-        if self.credentials is not None:
-            options["user_credentials"] = str(self.credentials)
-        if self.nkey is not None:
-            options["nkeys_seed"] = str(self.nkey)
+        login = self._login()
+        if login is not None:
+            options |= login.arguments()
         if self.tls_ca is not None:
             try:
                 options["tls"] = ssl.create_default_context(cafile=str(self.tls_ca))
@@ -51,7 +56,50 @@ class BusOptions:
                 raise UsageError(
                     f"the TLS CA file {self.tls_ca} holds no certificate: {error.reason}", code="BM3008"
                 ) from None
-        return options
+        return options, login.public_key if login is not None else None
+
+    def _login(self) -> Login | None:
+        """Return what the files say, read anew at each connection; without files, the options' own login."""
+        if self.credentials is not None:
+            return Login(read=partial(_read, self.credentials, "credentials", Credentials.parse))
+        if self.nkey is not None:
+            return Login(
+                read=partial(_read, self.nkey, "nkey", lambda text: Credentials(KeyPair.parse(text)))
+            )
+        return self.login
+
+    def holder(self) -> str:
+        """Return whose login it is, as the login itself says; empty if it says nothing or there is none."""
+        try:
+            login = self._login()
+        except UsageError:
+            return ""
+        return login.holder if login is not None else ""
+
+    def login_hint(self) -> str:
+        """Return what to do when the server does not know the login."""
+        for flag, file in (("--creds", self.credentials), ("--nkey", self.nkey)):
+            if file is not None:
+                return f"{flag} names {file}: is it of this bus, and not expired?"
+        if self.login is not None and self.login.credentials is not None:
+            return (
+                "is it of this bus and not expired? a newcomer needs the whole file of the join token: --join"
+            )
+        return (
+            "this bus asks for a login: name the home of its mesh (--home, BUSMESH_HOME), a join token "
+            "(--join), or a NATS credentials file (--creds)"
+        )
+
+
+def _read(file: Path, what: str, parse: Callable[[str], Credentials]) -> Credentials:
+    try:
+        return parse(file.read_text(encoding="ascii", errors="replace"))
+    except OSError:
+        raise UsageError(f"the {what} file {file} cannot be read", code="BM3008") from None
+    except UsageError as error:
+        raise UsageError(
+            f"the {what} file {file}: {error.message}", code=error.code, hint=error.hint
+        ) from None
 
 
 def _check_readable(what: str, file: Path) -> None:

@@ -18,14 +18,13 @@ from types import TracebackType
 
 from busmesh.bus.child import Child
 from busmesh.bus.ports import free_port, port_error
+from busmesh.bus.serverconfig import MAX_PAYLOAD, Security, base_lines, quoted
 from busmesh.errors import BusmeshError
 
 log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 4222
-#: NATS's own default. Larger payloads hold up everybody else on the same connection.
-MAX_PAYLOAD = 1024 * 1024
 READY_S = 10.0
 #: A server killed together with its parent's death needs a moment to let go of its files.
 LOCK_PATIENCE_S = 2.0
@@ -82,6 +81,7 @@ class LocalServer:
         port: a fixed port; 0 chooses one at the start and keeps it over restarts.
         name: the server's name, shown by ``nats server list``.
         max_payload: bytes of the largest message.
+        security: what locks it down; None lets anybody on this machine do everything.
     """
 
     def __init__(
@@ -91,11 +91,13 @@ class LocalServer:
         port: int = DEFAULT_PORT,
         name: str = "busmesh",
         max_payload: int = MAX_PAYLOAD,
+        security: Security | None = None,
     ) -> None:
         self.directory = directory
         self.port = port
         self.name = name
         self.max_payload = max_payload
+        self.security = security
         self.restarts = 0
         self.log_file = directory / "server.log"
         self._child: Child | None = None
@@ -104,7 +106,8 @@ class LocalServer:
 
     @property
     def url(self) -> str:
-        return f"nats://{HOST}:{self.port}"
+        scheme = "nats" if self.security is None or self.security.tls is None else "tls"
+        return f"{scheme}://{HOST}:{self.port}"
 
     @property
     def pid(self) -> int | None:
@@ -216,15 +219,11 @@ class LocalServer:
     def _write_configuration(self) -> None:
         for old in self.directory.glob("nats-server_*.ports"):
             old.unlink(missing_ok=True)
-        folder = json.dumps(str(self.directory), ensure_ascii=False)
-        lines = [
-            f"server_name: {json.dumps(self.name)}",
-            f"listen: {HOST}:{self.port}",
-            f"max_payload: {self.max_payload}",
-            f"ports_file_dir: {folder}",
-            # The policy log is small and precious, so it is on the disk when its writer hears of it.
-            f"jetstream {{ store_dir: {folder}, max_mem: 64MB, max_file: 1GB, sync_interval: always }}",
-        ]
+        listen = f"{HOST}:{self.port}"
+        lines = base_lines(name=self.name, listen=listen, store=self.directory, max_payload=self.max_payload)
+        lines.append(f"ports_file_dir: {quoted(self.directory)}")
+        if self.security is not None:
+            lines += self.security.lines()
         file = self.directory / "server.conf"
         file.touch(0o600)
         file.write_text("\n".join([*lines, ""]), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +16,12 @@ from busmesh.agent.run import Runner
 from busmesh.agent.settings import SETTINGS, load_definition
 from busmesh.agent.worker import serve
 from busmesh.bus.bus import Bus
-from busmesh.cli.context import Context, context_options, resolve, run
+from busmesh.cli.context import Context, context_options, resolve, run, servers_of
 from busmesh.cli.logs import log_option
 from busmesh.cli.signals import stop_signals
-from busmesh.identity.jointoken import JoinToken
-from busmesh.identity.store import read_join_token
+from busmesh.errors import BusmeshError
+from busmesh.identity.store import AgentHome, read_join_ticket
+from busmesh.identity.ticket import JoinTicket
 from busmesh.names import Subjects, generated_instance
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -113,35 +115,59 @@ def worker_command(descriptor: int) -> None:
 
 def build_agent(definition: AgentDefinition, context: Context, join: Path | None) -> Agent:
     """Make an agent from its definition and what the command line and the home say about bus and mesh."""
-    context = _with_definition(definition, context)
     instance = definition.instance or generated_instance(definition.name.name)
+    context = _with_definition(definition, context)
+    if join is not None:
+        context = with_ticket(context, join, definition, context.home.agent(instance))
     subjects = Subjects(context.mesh)
     bus = Bus(context.bus_options(f"busmesh agent {instance}", subjects.inbox_prefix(instance)))
 
-    def token() -> JoinToken:
-        return read_join_token(join) if join is not None else context.home.join_token()
+    def ticket() -> JoinTicket:
+        return read_join_ticket(join) if join is not None else context.home.join_ticket()
 
     return Agent(
         definition,
         mesh=context.mesh,
         bus=bus,
         home=context.home.agent(instance),
-        token=token,
+        ticket=ticket,
         instance=instance,
     )
 
 
+def _given() -> set[str]:
+    """Return which of the options about bus and mesh a flag or the environment set."""
+    here = click.get_current_context(silent=True)
+    if here is None:
+        return set()
+    sources = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
+    names = ("bus", "mesh", "creds", "nkey", "tls_ca")
+    return {name for name in names if here.get_parameter_source(name) in sources}
+
+
+def with_ticket(context: Context, join: Path, definition: AgentDefinition, home: AgentHome) -> Context:
+    """Let the file of the join token say bus, mesh and whom to trust, where nothing nearer did.
+
+    A file that cannot be read is no error yet: an agent that is enrolled already does without.
+    """
+    try:
+        ticket = read_join_ticket(join)
+    except BusmeshError:
+        return context
+    given = _given()
+    if "mesh" not in given and not definition.mesh:
+        context = dataclasses.replace(context, mesh=ticket.token.mesh)
+    if ticket.bus and "bus" not in given and not definition.bus.url:
+        tls_ca = context.tls_ca if "tls_ca" in given or definition.bus.tls_ca else None
+        if ticket.roots and tls_ca is None:
+            tls_ca = home.save_bus_roots(ticket.roots)
+        context = dataclasses.replace(context, servers=servers_of(ticket.bus), tls_ca=tls_ca)
+    return context
+
+
 def _with_definition(definition: AgentDefinition, context: Context) -> Context:
     """Let the file say bus and mesh, where neither flag nor environment did."""
-    here = click.get_current_context(silent=True)
-    given = set()
-    if here is not None:
-        sources = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
-        given = {
-            name
-            for name in ("bus", "mesh", "creds", "nkey", "tls_ca")
-            if here.get_parameter_source(name) in sources
-        }
+    given = _given()
 
     def path(text: str, name: str, other: Path | None) -> Path | None:
         return Path(text).expanduser() if text and name not in given else other

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import re
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
+from random import Random
 from typing import Any, TypeVar
 
 import click
 from pydantic import TypeAdapter, ValidationError
 
+from busmesh.agent.logkeeper import LogKeeper
 from busmesh.authority.authority import Authority
 from busmesh.authority.founding import check, found, operator_name
+from busmesh.authority.locking import authority_login
 from busmesh.bus.bus import Bus
+from busmesh.bus.login import Login
 from busmesh.cli.context import Context, context_options, run
 from busmesh.cli.logs import log_option
 from busmesh.cli.output import ready
@@ -23,6 +29,7 @@ from busmesh.cli.signals import stop_signals, unless_stopped
 from busmesh.cli.text import redact
 from busmesh.errors import NotFound
 from busmesh.identity import store
+from busmesh.identity.store import AgentHome
 from busmesh.policy.fields import Duration, seconds
 
 log = logging.getLogger(__name__)
@@ -118,8 +125,16 @@ def build_authority(
 ) -> tuple[Bus, Authority]:
     """Make the authority of the mesh that ``context`` names, with its bus, neither started."""
     name = name or machine_name()
-    bus = Bus(context.bus_options(f"busmesh authority {name}", context.subjects.inbox_prefix(name)))
+    options = context.bus_options(f"busmesh authority {name}", context.subjects.role_inbox("authority", name))
+    bus = Bus(
+        dataclasses.replace(
+            options, login=Login(read=partial(authority_login, context.home, context.mesh, name))
+        )
+    )
     made = Authority(bus, context.home, context.mesh, name=name, lifetime_s=lifetime_s)
+    if authority_login(context.home, context.mesh, name) is not None:
+        copy = AgentHome(context.home.path / "ca")
+        made.accompany(LogKeeper(bus, context.subjects, copy, made.verifier, Random()))
     return bus, made
 
 
@@ -148,7 +163,8 @@ def keep_context(context: Context, *, replace: bool) -> None:
             pass
         else:
             return
-    context.home.save_context(store.Context(context.bus_url, context.mesh))
+    tls_ca = context.tls_ca.name if context.tls_ca == context.home.path / store.TRUST else ""
+    context.home.save_context(store.Context(context.bus_url, context.mesh, tls_ca))
 
 
 def places(context: Context) -> dict[str, str]:

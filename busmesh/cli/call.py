@@ -14,13 +14,14 @@ import click
 from busmesh.agent.agent import Agent
 from busmesh.agent.definition import AgentDefinition
 from busmesh.bus.bus import Bus
+from busmesh.cli.agent import with_ticket
 from busmesh.cli.callagent import Answered, Way, admin_address, answered, through
 from busmesh.cli.callexplained import tell_call
 from busmesh.cli.context import PATIENCE_S, Context, context_options, run
 from busmesh.cli.logs import log_option
 from busmesh.cli.output import Output, output_option, tell_person
 from busmesh.errors import BusmeshError, BusUnavailable, UsageError
-from busmesh.identity.store import AgentHome, read_join_token
+from busmesh.identity.store import AgentHome, read_join_ticket
 from busmesh.names import ServiceName, Subjects
 from busmesh.relay.application import AppFailure
 
@@ -145,30 +146,32 @@ async def _call(context: Context, join: Path | None, caller: str, way: Way) -> A
         }
     )
     instance = f"{definition.name.name[:54]}-{token_hex(4)}"
-    subjects = Subjects(context.mesh)
-    bus = Bus(context.bus_options(f"busmesh call {instance}", subjects.inbox_prefix(instance)))
     # Whoever calls once leaves nothing behind, so the agent's home is a folder for the time being.
     with tempfile.TemporaryDirectory(prefix="busmesh-call-") as folder:
+        home = AgentHome(Path(folder))
+        if join is not None:
+            context = with_ticket(context, join, definition, home)
+        subjects = Subjects(context.mesh)
+        bus = Bus(context.bus_options(f"busmesh call {instance}", subjects.inbox_prefix(instance)))
         agent = Agent(
             definition,
             mesh=context.mesh,
             bus=bus,
-            home=AgentHome(Path(folder)),
-            token=lambda: read_join_token(join) if join is not None else context.home.join_token(),
+            home=home,
+            ticket=lambda: read_join_ticket(join) if join is not None else context.home.join_ticket(),
             instance=instance,
         )
         try:
-            await _start(agent, bus)
+            await _start(agent)
             return await answered(way, agent.outbound_address, agent.admin_address)
         finally:
             await agent.close()
 
 
-async def _start(agent: Agent, bus: Bus) -> None:
+async def _start(agent: Agent) -> None:
     try:
         async with asyncio.timeout(START_S):
-            await bus.connect(patience=PATIENCE_S)
-            await agent.start()
+            await agent.start(patience=PATIENCE_S)
             while agent.readiness.awaited():  # noqa: ASYNC110 - asked a few times, once
                 await asyncio.sleep(0.005)
     except TimeoutError:

@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 import click
 
 from busmesh.bus.bus import Bus
+from busmesh.bus.login import Credentials, Login
 from busmesh.bus.options import BusOptions
 from busmesh.errors import NotFound, UsageError
-from busmesh.identity.store import Home
+from busmesh.identity.store import Home, operator_login
 from busmesh.names import DEFAULT_MESH, Subjects, token
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -62,8 +63,36 @@ class Context:
         return Subjects(self.mesh)
 
     def bus_options(self, name: str, inbox_prefix: str) -> BusOptions:
-        """Return how to connect; ``name`` is what the server's list of connections shows."""
-        return BusOptions(self.servers, name, inbox_prefix, self.credentials, self.nkey, self.tls_ca)
+        """Return how to connect, with a login that is yet to come.
+
+        Args:
+            name: what the server's list of connections shows.
+            inbox_prefix: where answers come.
+        """
+        return self._options(name, inbox_prefix, Login())
+
+    def _options(self, name: str, inbox_prefix: str, login: Login | None) -> BusOptions:
+        return BusOptions(self.servers, name, inbox_prefix, self.credentials, self.nkey, self.tls_ca, login)
+
+    def desk_options(self, name: str) -> BusOptions:
+        """Return how an operator's or observer's command connects: by the login in the home, if it has one.
+
+        A login may be held to an inbox of its own, which it says itself.
+
+        Raises:
+            IdentityError: the stored login cannot be trusted or read.
+        """
+        held = self._named() if self.credentials is not None else operator_login(self.home)
+        own = held.inbox_prefix(self.subjects.root) if held is not None else None
+        inbox = self.subjects.inbox_prefix(name) if own is None else f"{own}.{name}"
+        return self._options(name, inbox, Login(held) if held is not None else None)
+
+    def _named(self) -> Credentials | None:
+        """Return what the file named by ``--creds`` holds; that it holds nothing is said when connecting."""
+        with contextlib.suppress(OSError, UsageError):
+            if self.credentials is not None:
+                return Credentials.parse(self.credentials.read_text(encoding="ascii", errors="replace"))
+        return None
 
 
 def resolve(
@@ -85,9 +114,20 @@ def resolve(
     if not bus or not mesh:
         with contextlib.suppress(NotFound):
             stored = place.context()
+            if not bus and stored.tls_ca and tls_ca is None:
+                tls_ca = place.path / stored.tls_ca
             bus, mesh = bus or stored.bus, mesh or stored.mesh
-    servers = tuple(_server(part) for part in (bus or DEFAULT_BUS).split(",") if part.strip())
+    servers = servers_of(bus or DEFAULT_BUS)
     return Context(place, token(mesh or DEFAULT_MESH, "mesh"), servers, creds, nkey, tls_ca)
+
+
+def servers_of(bus: str) -> tuple[str, ...]:
+    """Return the NATS URLs in a text that separates them by commas.
+
+    Raises:
+        UsageError: one is none (code BM3010).
+    """
+    return tuple(_server(part) for part in bus.split(",") if part.strip())
 
 
 def _server(text: str) -> str:
@@ -172,8 +212,7 @@ async def connected(context: Context, *, patience: float | None = PATIENCE_S) ->
         BusUnavailable: no server answered in that time.
         Denied: the server refused the login.
     """
-    name = f"busmesh-{secrets.token_hex(4)}"
-    bus = Bus(context.bus_options(name, context.subjects.inbox_prefix(name)))
+    bus = Bus(context.desk_options(f"busmesh-{secrets.token_hex(4)}"))
     try:
         await bus.connect(patience=patience)
         yield bus

@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, Entry] = {
     ),
     "up": Entry("busmesh.cli.up:up", _START, "A local bus and the authority."),
     "authority": Entry("busmesh.cli.authority:authority", _START, "The authority on a bus of yours."),
+    "bus": Entry("busmesh.cli.bus:bus", _START, "A NATS server of yours, locked for this mesh."),
     "agent": Entry("busmesh.cli.agent:agent", _START, "An agent next to a service."),
     "policy": Entry("busmesh.cli.policy:policy", _STEER, "Publish, check and look through policies."),
     "identity": Entry("busmesh.cli.identity:identity", _STEER, "Roots, SVIDs and revocations."),

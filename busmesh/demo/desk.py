@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from busmesh.bus.bus import Bus
+from busmesh.bus.login import Login
 from busmesh.bus.options import BusOptions
 from busmesh.demo.cast import shipped
 from busmesh.demo.heard import Heard
 from busmesh.demo.mesh import DemoMesh
 from busmesh.errors import BusmeshError
-from busmesh.identity.store import Home
+from busmesh.identity.store import Home, operator_login
 from busmesh.identity.svid import Svid
 from busmesh.identity.verify import Verifier
 from busmesh.names import Subjects
@@ -102,7 +103,10 @@ async def at_desk(mesh: DemoMesh, heard: Heard) -> AsyncIterator[Desk]:
     context = home.context()
     subjects = Subjects(context.mesh)
     name = f"demo-{secrets.token_hex(4)}"
-    bus = Bus(BusOptions((mesh.bus_url,), f"busmesh {name}", subjects.inbox_prefix(name)))
+    held = operator_login(home)
+    own = held.inbox_prefix(subjects.root) if held is not None else None
+    inbox = subjects.inbox_prefix(name) if own is None else f"{own}.{name}"
+    bus = Bus(BusOptions((mesh.bus_url,), f"busmesh {name}", inbox, login=Login(held)))
     try:
         await bus.connect(patience=CONNECT_S)
         await bus.subscribe(subjects.signals("metrics"), heard.hear)

@@ -6,12 +6,14 @@ Whom it issues to is decided by `enrol` and `renew`; this only makes certificate
 from __future__ import annotations
 
 import datetime
+import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from busmesh.errors import IdentityError
 from busmesh.identity.profile import (
@@ -142,6 +144,42 @@ class CertificateAuthority:
         """
         key = new_key()
         return Svid.of(self.issue(spiffe_id, key.public_key(), now, lifetime_s=lifetime_s, scope=scope), key)
+
+
+def issue_server_certificate(
+    ca: CertificateAuthority, hosts: Sequence[str], now: float, *, lifetime_s: float
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """Return a certificate for a NATS server at ``hosts``, with a fresh key.
+
+    It names hosts and no SPIFFE ID, so as a member of the mesh it counts for nothing.
+
+    Args:
+        ca: the mesh's.
+        hosts: DNS names and IP addresses.
+        now: unix seconds.
+        lifetime_s: never beyond the root's own end.
+    """
+    names: list[x509.GeneralName] = []
+    for host in hosts:
+        try:
+            names.append(x509.IPAddress(ipaddress.ip_address(host)))
+        except ValueError:
+            names.append(x509.DNSName(host))
+    key = new_key()
+    end = min(now + lifetime_s, ca.certificate.not_valid_after_utc.timestamp())
+    serial = x509.random_serial_number()
+    subject = _common_name("busmesh bus")
+    builder = (
+        _builder(subject, ca.certificate.subject, key.public_key(), serial, now, end)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(key_usage(root=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier(key_identifier(ca.certificate), None, None), critical=False
+        )
+    )
+    return builder.sign(ca.private_key, hashes.SHA256()), key
 
 
 def requested_key(der: bytes) -> ec.EllipticCurvePublicKey:

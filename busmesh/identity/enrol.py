@@ -14,21 +14,24 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple, Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from busmesh.bus.nkeys import KEY_BYTES
 from busmesh.errors import BusmeshError, IdentityError, InvalidName, UsageError
 from busmesh.identity.ca import CertificateAuthority, requested_key
 from busmesh.identity.fields import FieldReader, pack
 from busmesh.identity.jointoken import MAC_BYTES, REPLY, REQUEST, Grant, JoinToken
-from busmesh.identity.profile import BACKDATE_S, MAX_CERTIFICATE, MAX_SIGNING_REQUEST
-from busmesh.identity.revocation import Revocations
+from busmesh.identity.profile import BACKDATE_S, LIFETIME_S, MAX_CERTIFICATE, MAX_SIGNING_REQUEST, Kind
 from busmesh.identity.svid import Svid, signing_request
 from busmesh.identity.trust import TrustBundle
-from busmesh.identity.verify import verify_certificate
+from busmesh.identity.verify import Verifier, verify_certificate
 from busmesh.names import SpiffeId
 
 MAX_REQUEST = 4096
+#: A login to the bus has about 1.5 KiB.
+MAX_LOGIN = 8192
 MAX_REPLY = 64 * 1024
 #: A request is accepted this long before and after its own time, and remembered as long.
 REPLAY_WINDOW_S = 60.0
@@ -47,6 +50,7 @@ class Refusal(StrEnum):
     FORBIDDEN = "forbidden"
     INVALID = "invalid"
     REVOKED = "revoked"
+    TAKEN = "taken"
 
 
 _EXPLAINED: Mapping[str, tuple[str, str]] = {
@@ -56,8 +60,44 @@ _EXPLAINED: Mapping[str, tuple[str, str]] = {
     Refusal.EXPIRED: ("the join token has expired", "ask the mesh's operator for a new one"),
     Refusal.FORBIDDEN: ("the join token is not for this service", "ask the mesh's operator for one that is"),
     Refusal.REVOKED: ("it was revoked a moment ago", "try again in a minute"),
+    Refusal.TAKEN: ("another service has an instance of this name", "choose another with --instance"),
     Refusal.INVALID: ("the signing request does not prove a P-256 key", "check both versions of busmesh"),
 }
+
+
+class Register(Protocol):
+    """Who has which name, and what gives each its login to the bus."""
+
+    def claim(self, spiffe_id: SpiffeId, until: float) -> bool:
+        """Take an instance's name until ``until``, unix seconds; False if it is another service's."""
+
+    def login(self, spiffe_id: SpiffeId, bus_key: bytes, until: float) -> str:
+        """Return a login for a public key of 32 bytes; empty if the bus is not locked."""
+
+
+class _NoRegister:
+    def claim(self, spiffe_id: SpiffeId, until: float) -> bool:
+        return True
+
+    def login(self, spiffe_id: SpiffeId, bus_key: bytes, until: float) -> str:
+        return ""
+
+
+NO_REGISTER: Register = _NoRegister()
+
+
+class Membership(NamedTuple):
+    """What the authority grants.
+
+    Attributes:
+        svid: the newcomer's or member's, with the key that it made.
+        bundle: the roots to believe.
+        login: a JWT for the bus and the key named in the request; empty if the bus is not locked.
+    """
+
+    svid: Svid
+    bundle: TrustBundle
+    login: str = ""
 
 
 class SeenNonces:
@@ -103,7 +143,7 @@ class Answer:
 
 
 #: Says the same to a wrong token, a wrong MAC and to junk.
-_DENIED = Answer(pack(_REFUSED, b"", b"", b""), refusal=Refusal.DENIED)
+_DENIED = Answer(pack(_REFUSED, b"", b"", b"", b""), refusal=Refusal.DENIED)
 
 
 class Enrolment:
@@ -114,13 +154,20 @@ class Enrolment:
         spiffe_id: whom to become: a workload of that mesh.
         key: fresh; it stays here.
         now: unix seconds.
+        bus_key: the public key that shall get a login to the bus, 32 bytes; empty for none.
 
     Raises:
         UsageError: ``spiffe_id`` is not of the token's mesh (code BM4202).
     """
 
     def __init__(
-        self, token: JoinToken, spiffe_id: SpiffeId, key: ec.EllipticCurvePrivateKey, now: float
+        self,
+        token: JoinToken,
+        spiffe_id: SpiffeId,
+        key: ec.EllipticCurvePrivateKey,
+        now: float,
+        *,
+        bus_key: bytes = b"",
     ) -> None:
         if spiffe_id.mesh != token.mesh:
             hint = f"set the mesh to {token.mesh}, or take a token of {spiffe_id.mesh}"
@@ -128,6 +175,7 @@ class Enrolment:
                 f"the join token is for mesh {token.mesh!r}, not {spiffe_id.mesh!r}", code="BM4202", hint=hint
             )
         self._token, self._id, self._key = token, spiffe_id, key
+        self._bus_key = bus_key
         self._nonce = secrets.token_bytes(_NONCE_BYTES)
         self._time_ms = int(now * 1000)
 
@@ -137,12 +185,12 @@ class Enrolment:
     def request(self) -> bytes:
         """Return the request. A retry needs a new enrolment, since each request is answered once."""
         token_id, wanted, csr = self._token.id.encode(), str(self._id).encode(), signing_request(self._key)
-        covered = (token_id, wanted, struct.pack(">Q", self._time_ms), self._nonce, csr)
+        covered = (token_id, wanted, struct.pack(">Q", self._time_ms), self._nonce, csr, self._bus_key)
         mac = self._token.mac(REQUEST, *covered)
-        return pack(token_id, wanted, self._time_ms, self._nonce, csr, mac)
+        return pack(token_id, wanted, self._time_ms, self._nonce, csr, self._bus_key, mac)
 
-    def finish(self, reply: bytes, now: float) -> tuple[Svid, TrustBundle]:
-        """Return the SVID and the roots from the authority's reply.
+    def finish(self, reply: bytes, now: float) -> Membership:
+        """Return the SVID, the roots and the login from the authority's reply.
 
         Raises:
             RemoteProtocolError: malformed (codes BM4101 to BM4103).
@@ -150,9 +198,9 @@ class Enrolment:
                 authority that knows the token (BM4204); the authority's refusal, with its reason (BM4205);
                 a certificate for another ID (BM4206) or key (BM4001), or that does not verify.
         """
-        reader = FieldReader(reply, 4, max_size=MAX_REPLY, what="answer to the enrolment")
+        reader = FieldReader(reply, 5, max_size=MAX_REPLY, what="answer to the enrolment")
         status, certificate, roots = reader.integer(), reader.binary(MAX_CERTIFICATE), reader.binary()
-        mac = reader.binary(MAC_BYTES)
+        login, mac = reader.binary(MAX_LOGIN), reader.binary(MAC_BYTES)
         reader.end()
         if reply == _DENIED.reply:
             raise IdentityError(
@@ -160,7 +208,9 @@ class Enrolment:
                 code="BM4203",
                 hint=f"the authority does not know join token {self._token.id}: get a new token file",
             )
-        if not hmac.compare_digest(mac, _reply_mac(self._token, self._nonce, status, certificate, roots)):
+        if not hmac.compare_digest(
+            mac, _reply_mac(self._token, self._nonce, status, certificate, roots, login)
+        ):
             raise IdentityError(
                 "the answer to the enrolment is not from the mesh's authority",
                 code="BM4204",
@@ -173,7 +223,7 @@ class Enrolment:
         svid = Svid.of(certificate, self._key)
         if verified.id != self._id:
             raise IdentityError(f"the authority issued {verified.id} instead of {self._id}", code="BM4206")
-        return svid, bundle
+        return Membership(svid, bundle, login.decode("ascii", "replace"))
 
     def _explained(self, reason: bytes) -> IdentityError:
         unknown = ("the authority gave no known reason", "check both versions of busmesh")
@@ -188,9 +238,9 @@ def answer(
     now: float,
     seen: SeenNonces,
     *,
-    bundle: TrustBundle | None = None,
-    revocations: Revocations | None = None,
+    verifier: Verifier | None = None,
     lifetime_s: float | None = None,
+    register: Register = NO_REGISTER,
 ) -> Answer:
     """Answer one enrolment request: the authority's side. Never raises, whatever arrives.
 
@@ -201,41 +251,59 @@ def answer(
         now: unix seconds.
         seen: the nonces answered before; lost on a restart, which is harmless: a replayed request can only
             get a certificate for the key of the true newcomer.
-        bundle: the roots to hand out; default the authority's own root.
-        revocations: nobody gets a certificate that these hit.
+        verifier: with the roots to hand out, default the authority's own; whom its revocations hit gets no
+            certificate.
         lifetime_s: of the SVID; default 1 h.
+        register: who has which name, and makes logins to the bus.
     """
     try:
-        reader = FieldReader(request, 6, max_size=MAX_REQUEST, what="enrolment request")
+        reader = FieldReader(request, 7, max_size=MAX_REQUEST, what="enrolment request")
         token_id, wanted, time_ms = reader.binary(63), reader.binary(512), reader.integer()
-        nonce, csr, mac = reader.binary(_NONCE_BYTES), reader.binary(MAX_SIGNING_REQUEST), reader.binary(32)
+        nonce, csr = reader.binary(_NONCE_BYTES), reader.binary(MAX_SIGNING_REQUEST)
+        bus_key, mac = reader.binary(KEY_BYTES), reader.binary(MAC_BYTES)
         reader.end()
     except BusmeshError:
         return _DENIED
     grant = grants.get(token_id.decode("ascii", "replace"))
     # An unknown token costs the same work, so that the time taken does not tell which tokens exist.
     token = JoinToken(ca.mesh, "unknown", secrets.token_bytes(32)) if grant is None else grant.token
-    covered = (token_id, wanted, struct.pack(">Q", time_ms), nonce, csr)
+    covered = (token_id, wanted, struct.pack(">Q", time_ms), nonce, csr, bus_key)
     if not hmac.compare_digest(mac, token.mac(REQUEST, *covered)) or grant is None:
         return _DENIED
 
     refusal = _refusal(grant, nonce, time_ms / 1000, now, seen)
     spiffe_id = None
-    certificate = b""
+    certificate, granted = b"", b""
+    until = now + (LIFETIME_S[Kind.WORKLOAD] if lifetime_s is None else lifetime_s)
     if refusal is None:
         try:
             spiffe_id = SpiffeId.parse(wanted.decode("ascii", "replace"))
-            if revocations is not None and revocations.hitting(spiffe_id, 0, now - BACKDATE_S) is not None:
+            if _revoked(spiffe_id, verifier, now):
                 refusal = Refusal.REVOKED
-            elif grant.allows(spiffe_id):
-                certificate = ca.issue(spiffe_id, requested_key(csr), now, lifetime_s=lifetime_s)
-            else:
+            elif not grant.allows(spiffe_id):
                 refusal = Refusal.FORBIDDEN
+            elif not register.claim(spiffe_id, until):
+                refusal = Refusal.TAKEN
+            else:
+                certificate = ca.issue(spiffe_id, requested_key(csr), now, lifetime_s=lifetime_s)
+                granted = bus_login(register, spiffe_id, bus_key, until)
         except (IdentityError, InvalidName):
             refusal = Refusal.INVALID
     if refusal is not None:
         return Answer(_reply(token, nonce, _REFUSED, b"", refusal.encode()), spiffe_id, refusal)
-    return Answer(_reply(token, nonce, _GRANTED, certificate, (bundle or ca.bundle).to_pem()), spiffe_id)
+    roots = (ca.bundle if verifier is None else verifier.bundle).to_pem()
+    return Answer(_reply(token, nonce, _GRANTED, certificate, roots, granted), spiffe_id)
+
+
+def bus_login(register: Register, spiffe_id: SpiffeId, bus_key: bytes, until: float) -> bytes:
+    """Return a login for ``bus_key`` that ends when the certificate does; empty if none is wanted or made."""
+    if len(bus_key) != KEY_BYTES:
+        return b""
+    return register.login(spiffe_id, bus_key, until).encode()
+
+
+def _revoked(spiffe_id: SpiffeId, verifier: Verifier | None, now: float) -> bool:
+    return verifier is not None and verifier.revocations.hitting(spiffe_id, 0, now - BACKDATE_S) is not None
 
 
 def _refusal(grant: Grant, nonce: bytes, sent: float, now: float, seen: SeenNonces) -> Refusal | None:
@@ -246,9 +314,14 @@ def _refusal(grant: Grant, nonce: bytes, sent: float, now: float, seen: SeenNonc
     return seen.check(nonce, sent + REPLAY_WINDOW_S, now)
 
 
-def _reply(token: JoinToken, nonce: bytes, status: int, certificate: bytes, rest: bytes) -> bytes:
-    return pack(status, certificate, rest, _reply_mac(token, nonce, status, certificate, rest))
+def _reply(
+    token: JoinToken, nonce: bytes, status: int, certificate: bytes, rest: bytes, login: bytes = b""
+) -> bytes:
+    mac = _reply_mac(token, nonce, status, certificate, rest, login)
+    return pack(status, certificate, rest, login, mac)
 
 
-def _reply_mac(token: JoinToken, nonce: bytes, status: int, certificate: bytes, rest: bytes) -> bytes:
-    return token.mac(REPLY, nonce, struct.pack(">Q", status), certificate, rest)
+def _reply_mac(
+    token: JoinToken, nonce: bytes, status: int, certificate: bytes, rest: bytes, login: bytes
+) -> bytes:
+    return token.mac(REPLY, nonce, struct.pack(">Q", status), certificate, rest, login)

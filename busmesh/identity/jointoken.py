@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from busmesh.bus.nkeys import KEY_BYTES, KeyPair, Role
 from busmesh.errors import IdentityError, InvalidName
 from busmesh.identity.fields import bind
 from busmesh.names import SpiffeId, token
@@ -76,6 +77,12 @@ class JoinToken:
         """Return the text form, secret included: for a file of mode 0600 and nothing else."""
         secret = base64.urlsafe_b64encode(self.secret).decode().rstrip("=")
         return f"busmesh-join.1.{self.mesh}.{self.id}.{secret}"
+
+    def bus_key(self) -> KeyPair:
+        """Return the key by which a newcomer with this token logs in to a locked bus."""
+        info = bind(b"bus.login", self.mesh.encode(), self.id.encode())
+        seed = HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=info).derive(self.secret)
+        return KeyPair(Role.USER, seed)
 
     def mac(self, direction: bytes, *parts: bytes) -> bytes:
         """Return the HMAC-SHA256 over ``parts`` under this token's key for one direction."""

@@ -10,11 +10,22 @@ import hashlib
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from busmesh.bus.nkeys import KEY_BYTES
 from busmesh.errors import BusmeshError, IdentityError
 from busmesh.identity.ca import CertificateAuthority, requested_key
-from busmesh.identity.enrol import MAX_REPLY, REPLAY_WINDOW_S, Answer, Refusal
+from busmesh.identity.enrol import (
+    MAX_LOGIN,
+    MAX_REPLY,
+    NO_REGISTER,
+    REPLAY_WINDOW_S,
+    Answer,
+    Membership,
+    Refusal,
+    Register,
+    bus_login,
+)
 from busmesh.identity.fields import FieldReader, pack
-from busmesh.identity.profile import MAX_CERTIFICATE, Kind, kind_of
+from busmesh.identity.profile import LIFETIME_S, MAX_CERTIFICATE, MAX_SIGNING_REQUEST, Kind, kind_of
 from busmesh.identity.signed import open_signed, seal_signed
 from busmesh.identity.svid import Svid, signing_request
 from busmesh.identity.trust import TrustBundle
@@ -32,11 +43,14 @@ class Renewal:
         svid: the present one; it signs the request.
         key: the next key.
         now: unix seconds.
+        bus_key: the public key that shall get a login to the bus, 32 bytes; empty for none.
     """
 
-    def __init__(self, svid: Svid, key: ec.EllipticCurvePrivateKey, now: float) -> None:
+    def __init__(
+        self, svid: Svid, key: ec.EllipticCurvePrivateKey, now: float, *, bus_key: bytes = b""
+    ) -> None:
         self._svid, self._key = svid, key
-        self._request = seal_signed(svid, _REQUEST, signing_request(key), now)
+        self._request = seal_signed(svid, _REQUEST, pack(signing_request(key), bus_key), now)
 
     def __repr__(self) -> str:
         return f"<Renewal of {self._svid.id}>"
@@ -45,8 +59,8 @@ class Renewal:
         """Return the request; the same bytes may be sent again."""
         return self._request
 
-    def finish(self, reply: bytes, verifier: Verifier, now: float) -> tuple[Svid, TrustBundle]:
-        """Return the next SVID and the roots from the authority's reply.
+    def finish(self, reply: bytes, verifier: Verifier, now: float) -> Membership:
+        """Return the next SVID, the roots and the next login from the authority's reply.
 
         Args:
             reply: from anybody.
@@ -65,8 +79,9 @@ class Renewal:
         signed = open_signed(reply, _REPLY, verifier, now, max_age=REPLAY_WINDOW_S, max_size=MAX_REPLY)
         if kind_of(signed.signer.id) is not Kind.AUTHORITY:
             raise IdentityError(f"{signed.signer.id} is no authority", code="BM4204")
-        reader = FieldReader(signed.body, 3, max_size=MAX_REPLY, what="answer to the renewal")
+        reader = FieldReader(signed.body, 4, max_size=MAX_REPLY, what="answer to the renewal")
         digest, certificate, roots = reader.binary(32), reader.binary(MAX_CERTIFICATE), reader.binary()
+        login = reader.binary(MAX_LOGIN)
         reader.end()
         if digest != hashlib.sha256(self._request).digest():
             raise IdentityError("the answer is to another renewal", code="BM4204")
@@ -79,7 +94,7 @@ class Renewal:
             raise IdentityError(
                 f"the authority issued {verified.id} instead of {self._svid.id}", code="BM4206"
             )
-        return svid, bundle
+        return Membership(svid, bundle, login.decode("ascii", "replace"))
 
 
 def answer_renewal(
@@ -91,6 +106,7 @@ def answer_renewal(
     *,
     bundle: TrustBundle | None = None,
     lifetime_s: float | None = None,
+    register: Register = NO_REGISTER,
 ) -> Answer:
     """Answer one renewal request: the authority's side. Never raises, whatever arrives.
 
@@ -105,12 +121,20 @@ def answer_renewal(
         now: unix seconds.
         bundle: the roots to hand out; default the verifier's.
         lifetime_s: of the certificate; default by kind.
+        register: who has which name, and makes logins to the bus.
     """
     try:
         signed = open_signed(request, _REQUEST, verifier, now, max_age=REPLAY_WINDOW_S, max_size=_MAX_REQUEST)
         spiffe_id = signed.signer.id
-        certificate = ca.issue(spiffe_id, requested_key(signed.body), now, lifetime_s=lifetime_s)
+        reader = FieldReader(signed.body, 2, max_size=_MAX_REQUEST, what="renewal request")
+        csr, bus_key = reader.binary(MAX_SIGNING_REQUEST), reader.binary(KEY_BYTES)
+        reader.end()
+        until = now + (LIFETIME_S[kind_of(spiffe_id)] if lifetime_s is None else lifetime_s)
+        if not register.claim(spiffe_id, until):
+            return Answer(_DENIED, spiffe_id, Refusal.TAKEN)
+        certificate = ca.issue(spiffe_id, requested_key(csr), now, lifetime_s=lifetime_s)
+        granted = bus_login(register, spiffe_id, bus_key, until)
     except BusmeshError:
         return Answer(_DENIED, refusal=Refusal.DENIED)
-    body = pack(hashlib.sha256(request).digest(), certificate, (bundle or verifier.bundle).to_pem())
+    body = pack(hashlib.sha256(request).digest(), certificate, (bundle or verifier.bundle).to_pem(), granted)
     return Answer(seal_signed(authority, _REPLY, body, now), spiffe_id)

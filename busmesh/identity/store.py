@@ -10,12 +10,17 @@ replaced at once; the ``.crt`` beside it is for people and tools.
     ca/root.key  ca/root.crt          the authority, on its machine only
     ca/next.key  ca/retiring.key      while one root replaces another
     ca/grants/<token>.json            what each join token allows
+    ca/bus.key                        what signs logins to a locked bus
+    ca/instances.json                 which service has which instance name
+    ca/bus-tls.key  ca/bus-tls.crt    the bus's own certificate, if the mesh vouches for it
     operator/<name>.key  .crt         who signs policies
+    operator/<name>.creds             the login of that operator
+    observer/<name>.creds             the login of who only looks
     join-token                        lets local agents in
     context.json                      bus URL and mesh name, for commands without flags
     trust.crt                         the roots
     trust/                            the authority's copy of the trust log
-    agents/<instance>/svid.key  svid.crt  trust.crt  trust/  policies/  lock
+    agents/<instance>/svid.key  svid.crt  trust.crt  trust/  bus.creds  bus.crt  policies/  lock
 """
 
 from __future__ import annotations
@@ -29,25 +34,39 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from busmesh.bus.accounts import BusAccounts
+from busmesh.bus.login import Credentials
 from busmesh.errors import IdentityError, NotFound, UsageError
 from busmesh.identity import files
 from busmesh.identity.ca import CertificateAuthority
 from busmesh.identity.jointoken import Grant, JoinToken
 from busmesh.identity.svid import Svid
+from busmesh.identity.ticket import JoinTicket
 from busmesh.identity.trust import TrustBundle
 from busmesh.names import token
 
 TRUST = "trust.crt"
+BUS_LOGIN = "bus.creds"
 #: Seconds that an agent waits for the one before it, which may still be ending.
 LOCK_PATIENCE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """How commands without flags find the mesh."""
+    """How commands without flags find the mesh.
+
+    Attributes:
+        bus: NATS URLs, separated by commas.
+        mesh: its name.
+        tls_ca: file in the home with the roots that vouch for the bus; empty for the machine's own.
+    """
 
     bus: str
     mesh: str
+    tls_ca: str = ""
 
 
 class AgentHome:
@@ -125,6 +144,27 @@ class AgentHome:
 
     def save_trust(self, bundle: TrustBundle) -> None:
         files.write(self.path / TRUST, bundle.to_pem())
+
+    def credentials(self) -> Credentials | None:
+        """Return the stored login to the bus, None if there is none.
+
+        Raises:
+            IdentityError: readable by others (code BM4502), or corrupt (BM4503).
+        """
+        return read_credentials(self.path / BUS_LOGIN)
+
+    def save_bus_roots(self, pem: str) -> Path:
+        """Store what vouches for the bus's own certificate; return the file."""
+        path = self.path / "bus.crt"
+        files.write(path, f"{pem}\n".encode())
+        return path
+
+    def save_credentials(self, credentials: Credentials | None) -> None:
+        """Store a login; None forgets the one that is stored."""
+        if credentials is None:
+            (self.path / BUS_LOGIN).unlink(missing_ok=True)
+        else:
+            files.write(self.path / BUS_LOGIN, credentials.reveal().encode())
 
 
 class Home:
@@ -211,6 +251,59 @@ class Home:
         """Forget a token: nobody joins with it any more; who has joined stays."""
         (self.path / "ca" / "grants" / f"{token(token_id, 'token')}.json").unlink(missing_ok=True)
 
+    def bus_accounts(self) -> BusAccounts:
+        """Return what signs logins to the bus of this mesh."""
+        path = self.path / "ca" / "bus.key"
+        with files.naming(path):
+            return BusAccounts.from_seeds(_json(path, secret=True))
+
+    def save_bus_accounts(self, accounts: BusAccounts) -> None:
+        files.write(self.path / "ca" / "bus.key", json.dumps(accounts.seeds()).encode())
+
+    def instances(self) -> dict[str, tuple[str, float]]:
+        """Return which service has which instance name, and until when (unix seconds)."""
+        path = self.path / "ca" / "instances.json"
+        try:
+            fields = _json(path)
+        except NotFound:
+            return {}
+        found = {}
+        for name, held in fields.items():
+            match held:
+                case [str(service), int() | float() as until]:
+                    found[name] = (service, float(until))
+                case _:
+                    raise files.corrupt(path, f"{name[:80]!r} is held by nobody")
+        return found
+
+    def save_instances(self, names: Mapping[str, tuple[str, float]]) -> None:
+        files.write(self.path / "ca" / "instances.json", json.dumps(names).encode())
+
+    def save_server_certificate(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+        """Store the bus's own certificate, for the server to read: ``ca/bus-tls.key`` and ``.crt``."""
+        files.write_pair(self.path / "ca" / "bus-tls.key", certificate, key)
+
+    def server_certificate(self) -> x509.Certificate:
+        """Return the bus's own certificate."""
+        return files.read_pair(self.path / "ca" / "bus-tls.key")[0]
+
+    def login(self, role: str, name: str) -> Credentials | None:
+        """Return the login of an ``operator`` or ``observer``, None if there is none."""
+        return read_credentials(self._login(role, name))
+
+    def save_login(self, role: str, name: str, credentials: Credentials) -> Path:
+        """Store a login and return where."""
+        path = self._login(role, name)
+        files.write(path, credentials.reveal().encode())
+        return path
+
+    def logins(self, role: str) -> list[str]:
+        """Return the names of those of a role whose logins are here."""
+        return sorted(path.stem for path in (self.path / role).glob("*.creds"))
+
+    def _login(self, role: str, name: str) -> Path:
+        return self.path / role / f"{token(name, role)}.creds"
+
     def operator(self, name: str) -> Svid:
         """Return the SVID of the operator ``name``."""
         return files.read_svid(self._operator(name))
@@ -223,19 +316,26 @@ class Home:
         files.write_svid(self._operator(svid.id.operator), svid)
 
     def join_token(self) -> JoinToken:
-        return read_join_token(self.path / "join-token")
+        return self.join_ticket().token
 
     def save_join_token(self, join_token: JoinToken) -> None:
         save_join_token(self.path / "join-token", join_token)
 
+    def join_ticket(self) -> JoinTicket:
+        """Return the join token with what is known of the way to the bus."""
+        return read_join_ticket(self.path / "join-token")
+
+    def save_join_ticket(self, ticket: JoinTicket) -> None:
+        files.write(self.path / "join-token", f"{ticket.reveal()}\n".encode())
+
     def context(self) -> Context:
         path = self.path / "context.json"
         fields = _json(path)
-        bus, mesh = fields.get("bus"), fields.get("mesh")
-        if not isinstance(bus, str) or not isinstance(mesh, str):
+        bus, mesh, tls_ca = fields.get("bus"), fields.get("mesh"), fields.get("tls_ca", "")
+        if not isinstance(bus, str) or not isinstance(mesh, str) or not isinstance(tls_ca, str):
             raise files.corrupt(path, "it lacks bus or mesh")
         with files.naming(path):
-            return Context(bus, token(mesh, "mesh"))
+            return Context(bus, token(mesh, "mesh"), tls_ca)
 
     def save_context(self, context: Context) -> None:
         files.write(self.path / "context.json", json.dumps(asdict(context)).encode())
@@ -260,6 +360,11 @@ class Home:
 
 
 def read_join_token(path: Path) -> JoinToken:
+    """Return the token of what :func:`read_join_ticket` reads."""
+    return read_join_ticket(path).token
+
+
+def read_join_ticket(path: Path) -> JoinTicket:
     """Read a token file from anywhere (``--join FILE``).
 
     Raises:
@@ -267,7 +372,7 @@ def read_join_token(path: Path) -> JoinToken:
         IdentityError: others can read it (code BM4502), or it is no token (BM4503).
     """
     try:
-        return JoinToken.parse(files.read(path, secret=True).decode("ascii", "replace"))
+        return JoinTicket.parse(files.read(path, secret=True).decode("ascii", "replace"))
     except NotFound as error:
         raise NotFound(
             error.message,
@@ -284,6 +389,28 @@ def read_join_token(path: Path) -> JoinToken:
 def save_join_token(path: Path, join_token: JoinToken) -> None:
     """Write a token file of mode 0600, to be carried to another machine."""
     files.write(path, f"{join_token.reveal()}\n".encode(), anywhere=True)
+
+
+def operator_login(home: Home) -> Credentials | None:
+    """Return the login of who works at this home: of an operator, else of an observer; None without."""
+    for role in ("operator", "observer"):
+        for name in home.logins(role):
+            return home.login(role, name)
+    return None
+
+
+def read_credentials(path: Path) -> Credentials | None:
+    """Return the login in a ``.creds`` file, None if there is no such file.
+
+    Raises:
+        IdentityError: others can read it (code BM4502), or it is none (BM4503).
+    """
+    try:
+        text = files.read(path, secret=True).decode("ascii", "replace")
+    except NotFound:
+        return None
+    with files.naming(path):
+        return Credentials.parse(text)
 
 
 def _grant(path: Path) -> Grant:

@@ -112,9 +112,11 @@ class TrustBundle:
         for root in self.retired:
             der = base64.b64encode(root.certificate.public_bytes(serialization.Encoding.DER))
             notes.append(b"# busmesh retired %d %b %b\n" % (root.through, root.digest.encode(), der))
-        return b"".join(notes) + b"".join(
-            root.public_bytes(serialization.Encoding.PEM) for root in self.roots
-        )
+        return b"".join(notes) + self.certificates()
+
+    def certificates(self) -> bytes:
+        """Return the roots alone as concatenated PEM certificates: for TLS, which asks for no more."""
+        return b"".join(root.public_bytes(serialization.Encoding.PEM) for root in self.roots)
 
     @property
     def issuer(self) -> str:

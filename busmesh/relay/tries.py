@@ -210,7 +210,7 @@ class Tries:
         """Take a message on one of this instance's reply subjects."""
         if headers:
             if is_no_responders(headers):
-                self._nobody_listens(subject[subject.rfind(b".") + 1 :])
+                self._nobody_listens(_noticed(subject))
             return
         try:
             kind, number, counter, stream = read_header(payload)
@@ -226,8 +226,11 @@ class Tries:
             self.bad_frames += 1
             return
         if kind == _UNKNOWN_SESSION:
-            probe = subject[subject.rfind(b".") + 1 :][:1] == b"p"
-            self._session_unknown(exchange, endpoint, session, probe=probe)
+            notice = _noticed(subject)
+            if not notice:  # somebody's own subject: anybody on the bus could say it there
+                self.bad_frames += 1
+                return
+            self._session_unknown(exchange, endpoint, session, probe=notice[:1] == b"p")
             return
         try:
             plaintext = session.open(payload, counter)
@@ -435,3 +438,9 @@ class Tries:
 
     def __repr__(self) -> str:
         return f"<Tries sent={len(self.sent)} begun={len(self.begun)}>"
+
+
+def _noticed(subject: bytes) -> bytes:
+    """Return the stream that a notice is about, with ``p`` before it for all but requests; else nothing."""
+    tail = subject[subject.rfind(b".") + 1 :]
+    return tail[1:] if tail[:1] == b"_" else b""

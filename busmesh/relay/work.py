@@ -46,7 +46,8 @@ class Peer:
         self.session = session
         self.since = self.heard = time.monotonic()
         self.gone = 0.0
-        self.reply_head = b"PUB %b" % subjects.sealed_reply(session.peer.instance, session.worker).encode()
+        replies = subjects.replies(session.peer.instance, session.worker, me.instance)
+        self.reply_head = f"PUB {replies}".encode()
         #: Where the bus says that the caller is gone.
         self.gone_head = f"{subjects.gone_prefix(me.instance)}{session.number:x}-".encode()
         # As Envoy's x-forwarded-client-cert: who proved what to whom.

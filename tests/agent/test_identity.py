@@ -8,23 +8,25 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from busmesh.agent import identity as module
 from busmesh.agent.expiry import register_identity
-from busmesh.agent.identity import Ordered, Renewals, TrustChanged
+from busmesh.agent.identity import Enroller, Ordered, Renewals, TrustChanged
+from busmesh.bus.bus import Bus
 from busmesh.bus.messages import Message
+from busmesh.bus.options import BusOptions
 from busmesh.errors import BusUnavailable, IdentityError, NotFound
 from busmesh.identity.ca import CertificateAuthority
 from busmesh.identity.drill import seal_drill
 from busmesh.identity.holder import Identity
-from busmesh.identity.jointoken import JoinToken
 from busmesh.identity.profile import CLOCK_SKEW_S
 from busmesh.identity.renew import answer_renewal
 from busmesh.identity.revocation import Revocation
 from busmesh.identity.store import AgentHome
+from busmesh.identity.ticket import JoinTicket
 from busmesh.identity.trust import TrustBundle
 from busmesh.identity.verify import Verifier
 from busmesh.names import ServiceName, SpiffeId, Subjects
@@ -50,6 +52,7 @@ class Authority:
     """Stands in for bus and authority: answers renewals, or is away."""
 
     connected = True
+    options = BusOptions(("nats://nowhere",), "orders-0", "busmesh.local.inbox.orders-0")
 
     def __init__(self, clock: Clock, lifetime_s: float) -> None:
         self.clock = clock
@@ -58,6 +61,9 @@ class Authority:
         self.verifier = Verifier(self.ca.bundle)
         self.away = False
         self.asked = 0
+
+    async def connect(self, *, patience: float | None = None) -> None:
+        """Stand, as ever."""
 
     async def request(self, subject: str, payload: bytes, *, timeout: float) -> Message:
         self.asked += 1
@@ -81,18 +87,17 @@ class Member:
         self.events: list[tuple[float, str]] = []
         self.renewed: list[float] = []
         self._peer = Verifier(ca.bundle)
+        bus = cast("Bus", self.authority)  # all of a bus that is used here
         self.actor = Renewals(
-            self.authority,  # type: ignore[arg-type]  # all of a bus that is used here
-            Subjects("local"),
+            bus,
             self.identity,
-            AgentHome(folder),
-            self._token,
+            Enroller(bus, Subjects("local"), ORDERS, AgentHome(folder), self._ticket),
             renewed=lambda: self.renewed.append(clock.now - NOW),
             warn=lambda kind, message, facts: self.events.append((clock.now - NOW, kind)),
             rng=Random(3),
         )
 
-    def _token(self) -> JoinToken:
+    def _ticket(self) -> JoinTicket:
         raise NotFound("no join token", code="BM4501")
 
     def live(self, seconds: float, *, step: float, each: Callable[[], Any] = lambda: None) -> None:

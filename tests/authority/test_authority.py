@@ -75,13 +75,13 @@ def listens(server: NatsServer, subject: str) -> bool:
 async def enrol(bus: Bus, token: JoinToken, wanted: SpiffeId = ORDERS) -> tuple[Svid, TrustBundle]:
     enrolment = Enrolment(token, wanted, new_key(), time.time())
     answer = await bus.request(SUBJECTS.enrol, enrolment.request(), timeout=5)
-    return enrolment.finish(answer.payload, time.time())
+    return enrolment.finish(answer.payload, time.time())[:2]
 
 
 async def renew(bus: Bus, svid: Svid, verifier: Verifier) -> tuple[Svid, TrustBundle]:
     renewal = Renewal(svid, new_key(), time.time())
     answer = await bus.request(SUBJECTS.renew, renewal.request(), timeout=5)
-    return renewal.finish(answer.payload, verifier, time.time())
+    return renewal.finish(answer.payload, verifier, time.time())[:2]
 
 
 async def eventually(holds: Callable[[], bool], timeout: float = 10.0) -> None:

@@ -364,6 +364,21 @@ def test_a_client_closed_for_good_is_built_anew_when_its_login_returns(tmp_path:
     run(main())
 
 
+def test_a_client_that_closed_without_a_word_is_built_anew(nats_server: NatsServer, run: Run) -> None:
+    """nats-py closes like that if the server ends a connection in its first moment, over an expired login."""
+
+    async def closed() -> None:
+        async with connected(nats_server.url) as bus:
+            for _ in range(2):
+                before = bus.reconnects
+                assert bus._client is not None
+                await bus._client._close(Client.CLOSED, do_cbs=False)
+                await until(lambda before=before: bus.connected and bus.reconnects > before)  # type: ignore[misc]
+                await bus.round_trip()
+
+    run(closed())
+
+
 def test_a_server_that_ends_politely_and_one_in_lame_duck_mode_are_left(
     nats_server: NatsServer, run: Run
 ) -> None:

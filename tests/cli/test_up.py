@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from busmesh.bus.bus import Bus
+from busmesh.bus.login import Credentials, Login
+from busmesh.bus.nkeys import KeyPair, Role
 from busmesh.bus.options import BusOptions
-from busmesh.errors import BusUnavailable, IdentityError
-from busmesh.identity.enrol import Enrolment
+from busmesh.errors import BusUnavailable, Denied
+from busmesh.identity.enrol import Enrolment, Membership
 from busmesh.identity.jointoken import JoinToken
 from busmesh.identity.renew import Renewal
-from busmesh.identity.store import Home, read_join_token
+from busmesh.identity.store import Home, read_join_ticket
 from busmesh.identity.svid import Svid, new_key
+from busmesh.identity.ticket import JoinTicket
 from busmesh.identity.trust import TrustBundle
 from busmesh.identity.verify import Verifier
 from busmesh.names import ServiceName, SpiffeId, Subjects
@@ -33,27 +39,40 @@ SUBJECTS = Subjects("local")
 ORDERS = SpiffeId.workload("local", ServiceName("orders"), "orders-0")
 
 
-def join(bus_url: str, token: JoinToken, *, patience: float = 10.0) -> tuple[Svid, TrustBundle]:
+def join(bus_url: str, ticket: JoinTicket, *, patience: float = 10.0) -> tuple[Svid, TrustBundle]:
     """Enrol over the bus, renew at once, return the result; wait ``patience`` seconds for an authority."""
+    key = KeyPair.generate(Role.USER)
+
+    def bus_of(inbox: str, credentials: Credentials | None) -> Bus:
+        return Bus(BusOptions((bus_url,), "newcomer", inbox, login=Login(credentials)))
+
+    async def ask(bus: Bus, subject: str, question: Callable[[], Enrolment | Renewal]) -> tuple[Any, bytes]:
+        await bus.connect(patience=patience)
+        async with asyncio.timeout(patience):
+            while True:
+                with contextlib.suppress(BusUnavailable):
+                    asked = question()
+                    return asked, (await bus.request(subject, asked.request(), timeout=2)).payload
+                await asyncio.sleep(0.05)
 
     async def main() -> tuple[Svid, TrustBundle]:
-        bus = Bus(BusOptions((bus_url,), "newcomer", SUBJECTS.inbox_prefix("orders-0")))
+        newcomer = bus_of(SUBJECTS.role_inbox("join", ticket.token.id), ticket.credentials)
+        member = bus_of(SUBJECTS.inbox_prefix("orders-0"), None)
         try:
-            await bus.connect(patience=patience)
-            async with asyncio.timeout(patience):
-                while True:
-                    try:
-                        enrolment = Enrolment(token, ORDERS, new_key(), time.time())
-                        answer = await bus.request(SUBJECTS.enrol, enrolment.request(), timeout=2)
-                        svid, bundle = enrolment.finish(answer.payload, time.time())
-                        renewal = Renewal(svid, new_key(), time.time())
-                        answer = await bus.request(SUBJECTS.renew, renewal.request(), timeout=2)
-                    except BusUnavailable:
-                        await asyncio.sleep(0.05)
-                    else:
-                        return renewal.finish(answer.payload, Verifier(bundle), time.time())
+            enrolment, answer = await ask(
+                newcomer,
+                SUBJECTS.enrol,
+                lambda: Enrolment(ticket.token, ORDERS, new_key(), time.time(), bus_key=key.raw_public),
+            )
+            svid, bundle, login = enrolment.finish(answer, time.time())
+            assert member.options.login is not None
+            member.options.login.use(Credentials(key, login))
+            renewal, answer = await ask(member, SUBJECTS.renew, lambda: Renewal(svid, new_key(), time.time()))
+            renewed: Membership = renewal.finish(answer, Verifier(bundle), time.time())
+            return renewed.svid, renewed.bundle
         finally:
-            await bus.close()
+            await newcomer.close()
+            await member.close()
 
     return asyncio.run(main())
 
@@ -97,22 +116,28 @@ def test_up_says_where_everything_is_and_lets_a_newcomer_in(busmesh: Start, busm
         "join_token_file": str(busmesh_home / "join-token"),
     }
     assert len(up.stdout) == 1
-    svid, bundle = join(ready["bus"], read_join_token(Path(ready["join_token_file"])))
+    svid, bundle = join(ready["bus"], read_join_ticket(Path(ready["join_token_file"])))
     assert svid.id == ORDERS
     assert bundle == Home(busmesh_home).trust("local")
     assert Home(busmesh_home).context().bus == ready["bus"]
 
 
-def test_the_wrong_token_is_denied(busmesh: Start) -> None:
+def test_who_has_no_login_or_a_wrong_token_is_not_let_onto_the_bus(
+    busmesh: Start, busmesh_home: Path
+) -> None:
     ready = busmesh("up", "--port", "0").ready()
-    with pytest.raises(IdentityError) as caught:
-        join(ready["bus"], JoinToken.generate("local"))
-    assert caught.value.code == "BM4203"
+    ticket = Home(busmesh_home).join_ticket()
+    guessed = replace(ticket, token=JoinToken("local", ticket.token.id, bytes(32)))
+    for wrong in (JoinTicket(ticket.token), guessed):
+        with pytest.raises(Denied) as caught:
+            join(ready["bus"], wrong)
+        assert caught.value.code == "BM3002"
+        assert "--join" in caught.value.hint
 
 
 def test_svids_live_as_long_as_was_asked_for(busmesh: Start, busmesh_home: Path) -> None:
     ready = busmesh("up", "--port", "0", "--svid-lifetime", "2m").ready()
-    svid, _ = join(ready["bus"], Home(busmesh_home).join_token())
+    svid, _ = join(ready["bus"], Home(busmesh_home).join_ticket())
     assert 110 < svid.not_after - time.time() <= 120
 
 
@@ -136,7 +161,7 @@ def test_every_file_is_0600_and_every_folder_0700(busmesh: Start, tmp_path: Path
 def test_everything_is_kept_for_the_next_up(busmesh: Start, busmesh_home: Path) -> None:
     first = busmesh("up", "--port", "0")
     ready = first.ready()
-    token = Home(busmesh_home).join_token()
+    token = Home(busmesh_home).join_ticket()
     _, bundle = join(ready["bus"], token)
     operators = Home(busmesh_home).operators()
     assert first.terminate() == 0
@@ -176,7 +201,7 @@ def test_killed_it_leaves_nothing_behind_and_the_next_up_starts(busmesh: Start, 
     port = up.ready()["bus"].rpartition(":")[2]
     up.kill()
     ready = busmesh("up", "--port", port).ready()
-    join(ready["bus"], Home(busmesh_home).join_token())
+    join(ready["bus"], Home(busmesh_home).join_ticket())
     up = busmesh("up", "--port", "0", home=busmesh_home.with_name("other"))
     up.ready()
     up.kill()
@@ -204,7 +229,7 @@ def test_the_bus_comes_back_when_it_dies(busmesh: Start, busmesh_home: Path) -> 
     ready = busmesh("up", "--port", "0").ready()
     ports = next((busmesh_home / "bus").glob("nats-server_*.ports"))
     os.kill(int(ports.stem.removeprefix("nats-server_")), signal.SIGKILL)
-    svid, _ = join(ready["bus"], Home(busmesh_home).join_token(), patience=20)
+    svid, _ = join(ready["bus"], Home(busmesh_home).join_ticket(), patience=20)
     assert svid.id == ORDERS
 
 
@@ -233,7 +258,7 @@ def test_a_second_up_on_the_same_port_says_how_to_go_on(
     assert "error: BM3203 a NATS server answers at port" in second.stderr
     assert f"  -> use it: busmesh authority run --bus {url}\n" in second.stderr
     assert "--port 0" in second.stderr
-    join(url, Home(busmesh_home).join_token())
+    join(url, Home(busmesh_home).join_ticket())
 
 
 def test_a_second_up_in_the_same_home_is_refused(busmesh: Start, busmesh_home: Path) -> None:
@@ -272,7 +297,7 @@ def test_the_authority_alone_founds_a_mesh_on_a_bus_of_yours(
     home = Home(busmesh_home)
     assert home.operators() == ["ada"]
     assert (home.context().bus, home.context().mesh) == (nats_server.url, "local")
-    join(nats_server.url, read_join_token(Path(ready["join_token_file"])))
+    join(nats_server.url, read_join_ticket(Path(ready["join_token_file"])))
     assert authority.terminate() == 0
 
 
@@ -298,7 +323,7 @@ def test_sighup_reads_grants_again_and_ends_nothing(
     authority = busmesh("authority", "run", "--bus", nats_server.url)
     authority.ready()
     authority.signal(signal.SIGHUP)
-    join(nats_server.url, Home(busmesh_home).join_token())
+    join(nats_server.url, Home(busmesh_home).join_ticket())
     assert authority.running
 
 
@@ -313,7 +338,7 @@ def test_no_secret_is_logged(busmesh: Start, busmesh_home: Path, nats_server: Na
     url = nats_server.url.replace("nats://", "nats://ada:hunter2@")
     authority = busmesh("authority", "run", "--bus", url, "--log-level", "debug")
     ready = authority.ready()
-    join(nats_server.url, Home(busmesh_home).join_token())
+    join(nats_server.url, Home(busmesh_home).join_ticket())
     authority.terminate()
     said = authority.stderr + "\n".join(authority.stdout)
     assert ready["bus"] == nats_server.url.replace("nats://", "nats://***@")

@@ -15,7 +15,7 @@ from tests.support.mesh import Mesh, eventually
 
 
 def test_an_outage_with_the_loss_of_the_store(tmp_path: Path, nats_server: NatsServer) -> None:
-    with Mesh(tmp_path, nats_server) as mesh, ExitStack() as stack:
+    with Mesh(tmp_path, nats_server, locked=True) as mesh, ExitStack() as stack:
         for version in ("v1", "v2"):
             mesh.instance("product-service", f"product-{version}-0", "--labels", f"version={version}")
         client = mesh.agent("shopper", "shopper-0", "--upstreams", "product-service")

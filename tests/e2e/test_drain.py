@@ -30,7 +30,7 @@ async def load_with_restarts(mesh: Mesh, client: Instance, instances: list[Insta
 
 
 def test_a_rolling_restart_loses_nothing(tmp_path: Path, nats_server: NatsServer) -> None:
-    with Mesh(tmp_path, nats_server) as mesh:
+    with Mesh(tmp_path, nats_server, locked=True) as mesh:
         instances = [mesh.instance("orders", f"orders-{number}") for number in range(2)]
         client = mesh.agent("shopper", "shopper-0", "--upstreams", "orders")
         results = asyncio.run(load_with_restarts(mesh, client, instances))

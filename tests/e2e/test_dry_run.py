@@ -35,7 +35,7 @@ MORE = ROUTE.replace("90", "70").replace("10", "30")
 
 @pytest.fixture
 def mesh(tmp_path: Path, nats_server: NatsServer) -> Iterator[Mesh]:
-    with Mesh(tmp_path, nats_server) as mesh:
+    with Mesh(tmp_path, nats_server, locked=True) as mesh:
         for version in ("v1", "v2"):
             mesh.instance("orders", f"orders-{version}", "--labels", f"version={version}")
         mesh.publish(ROUTE)

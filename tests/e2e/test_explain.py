@@ -51,7 +51,7 @@ spec:
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     folder: Path = tmp_path_factory.mktemp("explain")
-    with NatsServer(folder / "bus") as bus, Mesh(folder, bus) as mesh:
+    with NatsServer(folder / "bus") as bus, Mesh(folder, bus, locked=True) as mesh:
         for version in ("v1", "v2"):
             mesh.instance("orders", f"orders-{version}", "--labels", f"version={version}")
         mesh.publish(*DOCUMENTS)

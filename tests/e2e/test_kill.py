@@ -39,7 +39,7 @@ async def load_with_a_kill(client: Instance, victim: Instance, what: str, method
 @pytest.mark.parametrize("what", ["agent", "application"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_sigkill_of_one_of_three(tmp_path: Path, nats_server: NatsServer, what: str, method: str) -> None:
-    with Mesh(tmp_path, nats_server) as mesh:
+    with Mesh(tmp_path, nats_server, locked=True) as mesh:
         instances = [mesh.instance("orders", f"orders-{number}") for number in range(3)]
         client = mesh.agent("shopper", "shopper-0", "--upstreams", "orders")
         results = asyncio.run(load_with_a_kill(client, instances[0], what, method))

@@ -38,7 +38,7 @@ def test_limits_of_the_listener(
     status: int,
     error: str,
 ) -> None:
-    with Mesh(tmp_path, nats_server) as mesh:
+    with Mesh(tmp_path, nats_server, locked=True) as mesh:
         client = mesh.agent("shopper", "shopper-0", *options)
         with closing(http.client.HTTPConnection(client.outbound, timeout=10)) as connection:
             connection.request(method, "/", body=body, headers={"Host": "orders", **headers})

@@ -66,7 +66,7 @@ def streamer(directory: Path) -> Iterator[str]:
 def test_a_caller_over_its_limit_hears_429_and_when_to_come_back(
     tmp_path: Path, nats_server: NatsServer
 ) -> None:
-    with streamer(tmp_path) as url, Mesh(tmp_path, nats_server) as mesh:
+    with streamer(tmp_path) as url, Mesh(tmp_path, nats_server, locked=True) as mesh:
         store = mesh.agent("store", "store-0", application=url)
         one = mesh.agent("shop", "shop-0", "--upstreams", "store")
         other = mesh.agent("batch", "batch-0", "--upstreams", "store")
@@ -120,7 +120,7 @@ def per_second(driver: Driver, begin: float, end: float) -> float:
 def test_a_limit_of_the_mesh_holds_over_instances_that_die_and_join(
     tmp_path: Path, nats_server: NatsServer
 ) -> None:
-    with streamer(tmp_path) as url, Mesh(tmp_path, nats_server) as mesh:
+    with streamer(tmp_path) as url, Mesh(tmp_path, nats_server, locked=True) as mesh:
         stores = [mesh.agent("store", f"store-{n}", application=url) for n in range(5)]
         shop = mesh.agent("shop", "shop-0", "--upstreams", "store")
         mesh.run("policy", "publish", "-", "--wait", "10s", stdin=TOGETHER)

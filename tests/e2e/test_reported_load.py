@@ -61,7 +61,7 @@ def application(name: str, utilisation: float) -> Iterator[str]:
 def test_an_instance_that_says_it_is_three_times_as_busy_gets_a_third(
     tmp_path: Path, nats_server: NatsServer
 ) -> None:
-    with ExitStack() as stack, Mesh(tmp_path, nats_server) as mesh:
+    with ExitStack() as stack, Mesh(tmp_path, nats_server, locked=True) as mesh:
         for name, utilisation in (("store-0", 0.25), ("store-1", 0.75)):
             mesh.agent("store", name, application=stack.enter_context(application(name, utilisation)))
         client = mesh.agent("shop", "shop-0", "--upstreams", "store")

@@ -130,6 +130,7 @@ def test_the_root_is_rotated_under_load(tmp_path: Path, nats_server: NatsServer)
             assert [root["id"] for root in shown["trust"]["roots"]] == [new_issuer]
         assert sorted(path.name for path in (mesh.home / "ca").iterdir()) == [
             "grants",
+            "instances.json",
             "root.crt",
             "root.key",
         ]

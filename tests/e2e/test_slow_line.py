@@ -19,7 +19,7 @@ MIB = 1024 * 1024
 def test_the_bus_is_not_given_up_while_bodies_fill_the_line(tmp_path: Path, nats_server: NatsServer) -> None:
     with (
         SlowLine(nats_server.port, rate=MIB) as line,
-        Mesh(tmp_path, nats_server, bus_url=f"nats://127.0.0.1:{line.port}") as mesh,
+        Mesh(tmp_path, nats_server, bus_url=f"nats://127.0.0.1:{line.port}", locked=True) as mesh,
         Process.python("tests.support.streamer", directory=tmp_path, name="streamer") as app,
     ):
         store = mesh.agent("store", "store-0", application=app.ready()["url"])

@@ -41,7 +41,7 @@ def assert_split(answered: Counter[str]) -> None:
 def test_the_seeds_virtual_service_splits_80_to_20_also_after_restarts(
     tmp_path: Path, nats_server: NatsServer
 ) -> None:
-    with Mesh(tmp_path, nats_server) as mesh:
+    with Mesh(tmp_path, nats_server, locked=True) as mesh:
         for version in ("v1", "v2"):
             mesh.instance("product-service", f"product-{version}-0", "--labels", f"version={version}")
         client = mesh.agent("shopper", "shopper-0", "--upstreams", "product-service")

@@ -75,7 +75,7 @@ def _resident(pid: int) -> int:
 @pytest.fixture
 def store(tmp_path: Path, nats_server: NatsServer) -> Iterator[Store]:
     with (
-        Mesh(tmp_path, nats_server) as mesh,
+        Mesh(tmp_path, nats_server, locked=True) as mesh,
         Process.python("tests.support.streamer", directory=tmp_path, name="streamer") as app,
     ):
         url = app.ready()["url"]

@@ -19,11 +19,11 @@ from busmesh.identity.jointoken import REPLY, REQUEST, Grant, JoinToken
 from busmesh.identity.profile import key_bytes
 from busmesh.identity.svid import new_key, signing_request
 from busmesh.identity.trust import TrustBundle
-from busmesh.identity.verify import verify_certificate
+from busmesh.identity.verify import Verifier, verify_certificate
 from tests.identity.forge import MESH, NOW, workload
 
 TOKEN = JoinToken.generate(MESH)
-PLAIN_DENIAL = pack(0, b"", b"", b"")
+PLAIN_DENIAL = pack(0, b"", b"", b"", b"")
 
 
 class Authority:
@@ -58,8 +58,8 @@ def altered(message: bytes, position: int, value: object) -> bytes:
 def request_with(token: JoinToken, spiffe_id: str, csr: bytes, now: float = NOW) -> bytes:
     """A request whose MAC is right, whatever it asks for."""
     time_ms, nonce = int(now * 1000), secrets.token_bytes(16)
-    parts = (token.id.encode(), spiffe_id.encode(), struct.pack(">Q", time_ms), nonce, csr)
-    return pack(parts[0], parts[1], time_ms, nonce, csr, token.mac(REQUEST, *parts))
+    parts = (token.id.encode(), spiffe_id.encode(), struct.pack(">Q", time_ms), nonce, csr, b"")
+    return pack(parts[0], parts[1], time_ms, nonce, csr, b"", token.mac(REQUEST, *parts))
 
 
 def test_newcomer_gets_its_svid_and_learns_the_roots(
@@ -67,7 +67,7 @@ def test_newcomer_gets_its_svid_and_learns_the_roots(
 ) -> None:
     enrolment = Enrolment(TOKEN, workload(), key, NOW)
     answered = authority.answer(enrolment.request(), NOW + 1)
-    svid, bundle = enrolment.finish(answered.reply, NOW + 2)
+    svid, bundle, _ = enrolment.finish(answered.reply, NOW + 2)
     assert (answered.id, answered.refusal) == (workload(), None)
     assert bundle == ca.bundle
     assert svid.private_key is key
@@ -81,9 +81,15 @@ def test_authority_may_hand_out_several_roots(
     both = TrustBundle(MESH, (ca.certificate, other_ca.certificate))
     enrolment = Enrolment(TOKEN, workload(), key, NOW)
     reply = answer(
-        enrolment.request(), {TOKEN.id: Grant(TOKEN)}, ca, NOW, SeenNonces(), bundle=both, lifetime_s=10
+        enrolment.request(),
+        {TOKEN.id: Grant(TOKEN)},
+        ca,
+        NOW,
+        SeenNonces(),
+        verifier=Verifier(both),
+        lifetime_s=10,
     )
-    svid, bundle = enrolment.finish(reply.reply, NOW)
+    svid, bundle, _ = enrolment.finish(reply.reply, NOW)
     assert bundle == both
     assert svid.not_after == NOW + 10
 
@@ -172,8 +178,9 @@ def test_false_authority_cannot_slip_in_its_root(
         Authority(other_ca, Grant(own_token))
         .answer(Enrolment(own_token, workload(), key, NOW).request())
         .reply,
-        pack(1, impostors, other_ca.bundle.to_pem(), b""),
-        pack(1, impostors, other_ca.bundle.to_pem(), bytes(32)),
+        pack(1, impostors, other_ca.bundle.to_pem(), b"", b""),
+        pack(1, impostors, other_ca.bundle.to_pem(), b"", bytes(32)),
+        altered(reply, 4, b"login"),
         altered(reply, 1, 0),
     ]
     for bad in forged:
@@ -202,9 +209,9 @@ def test_authority_that_issues_something_else_is_refused(
         (b"junk", "BM4003"),
     ):
         roots = ca.bundle.to_pem()
-        mac = TOKEN.mac(REPLY, nonce, struct.pack(">Q", 1), certificate, roots)
+        mac = TOKEN.mac(REPLY, nonce, struct.pack(">Q", 1), certificate, roots, b"")
         with pytest.raises(IdentityError, match=code):
-            enrolment.finish(pack(1, certificate, roots, mac), NOW)
+            enrolment.finish(pack(1, certificate, roots, b"", mac), NOW)
 
 
 def refusal_of(authority: Authority, enrolment: Enrolment, now: float = NOW) -> tuple[Refusal | None, str]:
@@ -379,7 +386,7 @@ def _packed(fields: list[object]) -> bytes:
 @given(
     st.binary(max_size=200)
     | st.lists(_anything, max_size=8).map(lambda fields: _packed([1, *fields]))
-    | st.tuples(*[_anything] * 5).map(lambda fields: _packed([1, TOKEN.id.encode(), *fields]))
+    | st.tuples(*[_anything] * 6).map(lambda fields: _packed([1, TOKEN.id.encode(), *fields]))
 )
 def test_authority_answers_arbitrary_bytes_with_the_plain_denial(data: bytes) -> None:
     assert Authority(_CA).answer(data).reply == PLAIN_DENIAL

@@ -35,7 +35,7 @@ def test_member_gets_its_next_svid(
     key, later = new_key(), NOW + 1800
     renewal = Renewal(orders, key, later)
     answered = answer_renewal(renewal.request(), ca, root, verifier, later)
-    svid_, bundle = renewal.finish(answered.reply, verifier, later)
+    svid_, bundle, _ = renewal.finish(answered.reply, verifier, later)
     assert (answered.id, answered.refusal) == (orders.id, None)
     assert (svid_.id, svid_.private_key, bundle) == (orders.id, key, ca.bundle)
     assert svid_.not_after == later + 3600
@@ -51,14 +51,14 @@ def test_authority_denies(
     verifier: Verifier,
     defect: str,
 ) -> None:
-    csr = signing_request(new_key())
+    csr = pack(signing_request(new_key()), b"")
     now = NOW + 4000 if defect == "expired" else NOW
     request = {
         "expired": seal_signed(orders, "renew", csr, now),
         "other root": seal_signed(svid(other_ca, "orders"), "renew", csr, NOW),
         "other purpose": seal_signed(orders, "member", csr, NOW),
         "old": seal_signed(orders, "renew", csr, NOW - 100),
-        "no request": seal_signed(orders, "renew", b"junk", NOW),
+        "no request": seal_signed(orders, "renew", pack(b"junk", b""), NOW),
         "junk": b"junk",
     }[defect]
     assert answer_renewal(request, ca, root, verifier, now) == Answer(pack(b""), None, Refusal.DENIED)
@@ -111,7 +111,7 @@ def test_reply_with_another_id_or_key_is_refused(
         (ca.issue(svid(ca, "web").id, key.public_key(), NOW), "BM4206"),
         (ca.issue(orders.id, new_key().public_key(), NOW), "BM4001"),
     ):
-        body = pack(digest, certificate, ca.bundle.to_pem())
+        body = pack(digest, certificate, ca.bundle.to_pem(), b"")
         with pytest.raises(IdentityError, match=code):
             renewal.finish(seal_signed(root, "renewed", body, NOW), verifier, NOW)
 
@@ -142,7 +142,7 @@ def test_new_root_spreads_in_three_steps(
     for issuer, signer, bundle in steps:
         renewal = Renewal(member, new_key(), NOW)
         reply = answer_renewal(renewal.request(), issuer, signer, authority_trust, NOW, bundle=bundle).reply
-        member, learnt = renewal.finish(reply, member_trust, NOW)
+        member, learnt, _ = renewal.finish(reply, member_trust, NOW)
         assert learnt == bundle
         member_trust.trust(learnt)
         authority_trust.trust(bundle)
@@ -158,7 +158,7 @@ def test_request_sent_twice_is_answered_twice_for_the_same_key(
     renewal = Renewal(orders, key, NOW)
     for _ in range(2):
         reply = answer_renewal(renewal.request(), ca, root, verifier, NOW).reply
-        renewed, _ = renewal.finish(reply, verifier, NOW)
+        renewed, _, _ = renewal.finish(reply, verifier, NOW)
         assert verify_certificate(renewed.der, ca.bundle, NOW).key_der == key_bytes(key.public_key())
 
 

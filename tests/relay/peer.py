@@ -8,7 +8,7 @@ from busmesh.wire.http import decode_refusal, encode_request
 from busmesh.wire.stream import Opening, encode_data, encode_end, encode_opening
 from tests.relay.world import Instance, Message, World
 
-REPLY = b"busmesh.local.reply.shop-1.77"
+REPLY = b"busmesh.local.reply.shop-1.0._77"
 
 
 class Peer:

@@ -33,7 +33,7 @@ def test_the_answer_goes_to_whom_the_session_proves_and_nobody_else(peer: Peer, 
     peer.ask(stream=5)
     orders.app.answer()
     [(kind, subject, _)] = peer.answers()
-    assert (kind, subject) == (Kind.RESPONSE, b"busmesh.local.reply.evil-1.s")
+    assert (kind, subject) == (Kind.RESPONSE, b"busmesh.local.reply.evil-1.0.orders-1")
 
 
 def test_the_application_hears_who_called(peer: Peer, orders: Instance) -> None:
@@ -272,8 +272,8 @@ def test_two_callers_may_use_the_same_stream(world: World, orders: Instance) -> 
     orders.app.answer()
     orders.app.answer()
     assert {message.subject for message in world.bus.queue} == {
-        b"busmesh.local.reply.a-1.s",
-        b"busmesh.local.reply.a-2.s",
+        b"busmesh.local.reply.a-1.0.orders-1",
+        b"busmesh.local.reply.a-2.0.orders-1",
     }
 
 

@@ -340,7 +340,7 @@ def test_a_forged_word_does_not_repeat_a_post(world: World, says: str) -> None:
     if says == "no responders":
         world.outbound.on_reply(sent.reply, b"", b"", NO_RESPONDERS)
     else:
-        stream = int(sent.reply.rpartition(b".")[2])
+        stream = int(sent.reply.rpartition(b"._")[2])
         world.outbound.on_reply(sent.reply, b"", unknown_session(session.number, stream), b"")
     world.after(0.5)
     assert other.app.seen == []
@@ -524,7 +524,7 @@ def test_few_questions_are_asked_however_many_requests_are_slow(world: World) ->
     world.after(1.0)
     questions = [m for m in world.bus.log[before:] if m.kind == Kind.PROBE]
     assert QUESTIONS <= len(questions) <= QUESTIONS * (1.0 / ROUND_S + 1)
-    streams = [m.reply.rpartition(b".p")[2] for m in questions]
+    streams = [m.reply.rpartition(b"._p")[2] for m in questions]
     assert len(set(streams)) == len(streams), (
         "each about another request, while there are some not asked about"
     )
@@ -569,7 +569,7 @@ def test_junk_on_a_reply_subject_is_dropped(world: World) -> None:
     [sent] = world.bus.log
     orders.app.answer(b"the true one")
     [true] = world.bus.queue
-    stream = sent.reply.rpartition(b".")[2]
+    stream = sent.reply.rpartition(b"_")[2]
     subjects = [sent.reply, sent.reply[: -len(stream)] + b"p" + stream, b"x", b"", sent.reply + b"9" * 5000]
     junk = [
         b"",

@@ -186,7 +186,12 @@ class FakeBus:
             answering(message.reply, b"", b"", NO_RESPONDERS)
 
     def _handler(self, subject: bytes) -> Callable[[bytes, bytes, bytes, bytes], None] | None:
-        return self.handlers.get(subject) or self.handlers.get(subject.rpartition(b".")[0] + b".*")
+        parts = subject.split(b".")
+        below = (b".".join([*parts[:count], b">"]) for count in range(len(parts) - 1, 0, -1))
+        for pattern in (subject, b".".join([*parts[:-1], b"*"]), *below):
+            if pattern in self.handlers:
+                return self.handlers[pattern]
+        return None
 
 
 class Notes:
@@ -270,7 +275,7 @@ class Instance:
             Session(number, world.id, send=keys[1], receive=keys[0], started=started), "fingerprint"
         )
         self.endpoint.session = Session(number, self.id, send=keys[0], receive=keys[1], started=started)
-        head = f"PUB {world.subjects.relay(self.name)} {world.subjects.reply_prefix(ME)}"
+        head = f"PUB {world.subjects.relay(self.name)} {world.subjects.notice_prefix(ME, 0)}"
         self.endpoint.session.head = head.encode()
         if tell:
             world.upstreams.changed(self.endpoint.service)
@@ -329,7 +334,7 @@ class World:
             gone=self._gone,
             rng=self.lot,
         )
-        self.bus.handlers[f"{self.subjects.reply_prefix(ME)}*".encode()] = self.outbound.on_reply
+        self.bus.handlers[self.subjects.replies(ME, 0).encode()] = self.outbound.on_reply
         self.listener = Listener(self.outbound.handle, self.outbound.abandon)
         self.clients: list[FakeTransport] = []
         self.revision = 0
@@ -339,7 +344,7 @@ class World:
         for ticker in (self.outbound.tries._ticker, self.outbound.tries._stream_ticker):
             cast(ManualTicker, ticker).interval = math.inf
             cast(ManualTicker, ticker).due = math.inf
-        replies = f"{self.subjects.reply_prefix(ME)}*".encode()
+        replies = self.subjects.replies(ME, 0).encode()
         del self.bus.handlers[replies]
         if not told:
             self.bus.handlers[replies] = lambda *_: None

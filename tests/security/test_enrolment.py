@@ -19,8 +19,8 @@ from tests.support.mesh import Mesh
 
 FORGED = {
     "junk": b"junk",
-    "denied": pack(0, b"", b"", b""),
-    "granted": pack(1, b"certificate", b"roots", b"m" * 32),
+    "denied": pack(0, b"", b"", b"", b""),
+    "granted": pack(1, b"certificate", b"roots", b"", b"m" * 32),
 }
 
 

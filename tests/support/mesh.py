@@ -53,28 +53,46 @@ class Mesh:
         directory: for homes, logs and records.
         bus: a server that runs; the caller's, so that it can kill it.
         bus_url: what the processes are told instead of ``bus.url``, for a proxy between.
-        authority: options of ``authority run``.
+        authority: more options of ``busmesh authority run``.
+        locked: the bus is restarted with what ``busmesh bus config`` writes; else it asks nobody for a login.
     """
 
     def __init__(
-        self, directory: Path, bus: NatsServer, *, bus_url: str = "", authority: tuple[str, ...] = ()
+        self,
+        directory: Path,
+        bus: NatsServer,
+        *,
+        bus_url: str = "",
+        locked: bool = False,
+        authority: tuple[str, ...] = (),
     ) -> None:
         self.directory = directory
         self.home = directory / "mesh-home"
         self.bus = bus
         self.url = bus_url or bus.url
+        self.locked = locked
+        self._authority_options = authority
         self._stack = ExitStack()
         self._count = 0
-        self._authority = authority
+
+    def _lock(self) -> None:
+        """Restart the bus as one that ``busmesh bus config`` describes, on its own port and store."""
+        listen = ("--listen", f"127.0.0.1:{self.bus.port}", "--host", "127.0.0.1")
+        written = self.run("bus", "config", *listen, bus=False).stdout.splitlines()
+        own = ("server_name:", "listen:", "jetstream ")  # the test's server writes its own
+        self.bus.config += "\n".join(line for line in written if not line.startswith(own))
+        self.bus.restart()
 
     def __enter__(self) -> Mesh:
+        if self.locked:
+            self._lock()
         self.start_authority()
         return self
 
     def start_authority(self, *options: str, home: Path | None = None) -> Process:
         """Start the authority, again or one more out of another home."""
         self.authority = self._process(
-            "authority", "run", "--bus", self.url, *self._authority, *options, home=home
+            "authority", "run", "--bus", self.url, *self._authority_options, *options, home=home
         )
         self.authority.ready()
         return self.authority
@@ -145,10 +163,13 @@ class Mesh:
         instance.application, instance.record = application, record
         return instance
 
-    def run(self, *args: str, stdin: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a command that ends, such as ``policy publish -``."""
+    def run(
+        self, *args: str, stdin: str = "", check: bool = True, bus: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command that ends, such as ``policy publish -``; ``bus``: it is told where the bus is."""
+        where = ("--bus", self.url) if bus else ()
         done = subprocess.run(
-            [sys.executable, "-m", "busmesh", *args, "--home", str(self.home), "--bus", self.url],
+            [sys.executable, "-m", "busmesh", *args, "--home", str(self.home), *where],
             cwd=ROOT,
             env=clean_environment(),
             input=stdin,

@@ -26,7 +26,7 @@ from tests.support.mesh import eventually
 from tests.threats.middle import Passing, drop, flip, honest, swap
 from tests.threats.stage import MEMBER, MESH, RELAY, Stage, cpu_seconds
 
-REPLY = "busmesh.local.reply.shop-0.s"
+REPLY = "busmesh.local.reply.shop-0.0.orders-0"
 HEADER = struct.Struct("!BBQQQ")
 NUMBERS = count()
 
@@ -239,8 +239,8 @@ def test_t18_msgpack_bombs(stage: Stage) -> None:
         "busmesh.local.session.orders-0",
         RELAY,
         REPLY,
-        "busmesh.local.limits.default.orders",
-        "busmesh.local.evidence.default.orders",
+        "busmesh.local.limits.default.orders.orders-1",
+        "busmesh.local.evidence.default.orders.evil-0",
         "busmesh.local.roll",
     ]
     processes = [cpu_seconds(stage.orders.agent.pid), cpu_seconds(stage.shop.agent.pid)]
@@ -330,9 +330,9 @@ def test_t22_one_answer_for_all_that_is_not_authentic(stage: Stage) -> None:
         frame[: HEADER.size] + bytes(len(frame) - HEADER.size),
         frame[: HEADER.size + 1],
     ]
-    with Rogue(stage.bus.port, "busmesh.local.reply.rogue-0.*", hear) as rogue:
+    with Rogue(stage.bus.port, "busmesh.local.reply.rogue-0.*.*", hear) as rogue:
         for payload in forged:
-            rogue.publish(RELAY, payload, reply=b"busmesh.local.reply.rogue-0.1")
+            rogue.publish(RELAY, payload, reply=b"busmesh.local.reply.rogue-0.0._1")
         rogue.flush()
         time.sleep(0.3)
     assert answers == [], "silence, whatever is wrong with it"

@@ -183,7 +183,7 @@ def test_t30_nothing_comes_in_without_a_session_and_a_rule(stage: Stage) -> None
     plain = b"GET / HTTP/1.1\r\nHost: orders\r\nx-id: around\r\n\r\n"
     for payload in (plain, b"\x01\x01" + plain, bytes(40) + plain):
         for _ in range(50):
-            stage.rogue.publish(RELAY, payload, reply=b"busmesh.local.reply.shop-0.1")
+            stage.rogue.publish(RELAY, payload, reply=b"busmesh.local.reply.shop-0.0._1")
     stage.rogue.flush()
     stage.mesh.publish(
         "apiVersion: busmesh/v1\nkind: Authorization\nmetadata: {name: nothing}\nspec: {hosts: [orders]}\n"

@@ -1,0 +1,188 @@
+"""Locking a bus: the keys that sign logins, and the logins that people and newcomers need before any other.
+
+Agents get theirs from the authority when they enrol. What is made here lies in the home: the operators'
+logins, and the newcomers', which travels with the join token.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography import x509
+
+from busmesh.bus.accounts import BusAccounts
+from busmesh.bus.jwt import claims_of
+from busmesh.bus.login import Credentials
+from busmesh.bus.permissions import (
+    authority_permissions,
+    newcomer_permissions,
+    observer_permissions,
+    operator_permissions,
+)
+from busmesh.bus.serverconfig import TlsFiles
+from busmesh.errors import NotFound, UsageError
+from busmesh.identity.ca import CertificateAuthority, issue_server_certificate
+from busmesh.identity.store import Home
+from busmesh.names import Subjects
+
+log = logging.getLogger(__name__)
+
+#: The bus's own certificate is made anew when a server starts and half of this is over.
+TLS_LIFETIME_S = 365 * 86400.0
+
+
+def lock_bus(home: Home, mesh: str) -> BusAccounts:
+    """Make what is missing for a locked bus of ``mesh``; what is there stays.
+
+    Args:
+        home: of the authority, founded.
+        mesh: the mesh's name.
+
+    Raises:
+        IdentityError: something in the home cannot be trusted or read.
+    """
+    try:
+        accounts = home.bus_accounts()
+    except NotFound:
+        accounts = BusAccounts.generate()
+        home.save_bus_accounts(accounts)
+        log.info("the bus of mesh %s is locked: made the keys that sign logins", mesh)
+    grant_logins(home, mesh, accounts)
+    return accounts
+
+
+def announce_bus(home: Home, mesh: str, url: str, *, mesh_tls: bool) -> None:
+    """Say in the join token's file how newcomers reach the bus.
+
+    Args:
+        home: of the authority, founded.
+        mesh: the mesh's name.
+        url: NATS URLs, separated by commas.
+        mesh_tls: the mesh's own root vouches for the bus, so newcomers must be given it.
+
+    Raises:
+        IdentityError: something in the home cannot be trusted or read.
+    """
+    ticket = home.join_ticket()
+    roots = home.trust(mesh).certificates().decode().strip() if mesh_tls else ""
+    wanted = dataclasses.replace(ticket, bus=url, roots=roots)
+    if wanted != ticket:
+        home.save_join_ticket(wanted)
+
+
+def grant_logins(home: Home, mesh: str, accounts: BusAccounts) -> None:
+    """Make the logins of the operators and of newcomers that are missing or end before what they go with.
+
+    Raises:
+        IdentityError: something in the home cannot be trusted or read.
+    """
+    subjects = Subjects(mesh)
+    for name in home.operators():
+        until = home.operator(name).not_after
+        if not _good(home.login("operator", name), accounts, until):
+            permissions = operator_permissions(subjects, name)
+            login = accounts.credentials(f"operator {name}", permissions, expires=until)
+            home.save_login("operator", name, login)
+            log.info("operator %s: made a login to the bus", name)
+    ticket = home.join_ticket()
+    grant = home.grants().get(ticket.token.id)
+    if grant is not None and not _good(ticket.credentials, accounts, None):
+        made = accounts.credentials(
+            f"newcomer {ticket.token.id}",
+            newcomer_permissions(subjects, ticket.token.id),
+            expires=grant.expires,
+            key=ticket.token.bus_key(),
+        )
+        home.save_join_ticket(dataclasses.replace(ticket, login=made.jwt))
+
+
+def authority_login(home: Home, mesh: str, name: str) -> Credentials | None:
+    """Return a login for the authority itself, which signs it; None while the bus is not locked.
+
+    It does not end: who has the signing key can make any login at any time.
+    """
+    try:
+        accounts = home.bus_accounts()
+    except NotFound:
+        return None
+    return accounts.credentials(f"authority {name}", authority_permissions(Subjects(mesh), name))
+
+
+def observer_login(home: Home, mesh: str, name: str, until: float) -> Path:
+    """Make a login for somebody who only looks; return its file.
+
+    Raises:
+        NotFound: the bus is not locked.
+        IdentityError: something in the home cannot be trusted or read.
+    """
+    accounts = home.bus_accounts()
+    permissions = observer_permissions(Subjects(mesh), name)
+    made = accounts.credentials(f"observer {name}", permissions, expires=until)
+    return home.save_login("observer", name, made)
+
+
+def server_tls(home: Home, mesh: str, hosts: Sequence[str], now: float) -> TlsFiles:
+    """Return the bus's own certificate and key, by the mesh's root; made anew if old or for other hosts.
+
+    Args:
+        home: of the authority.
+        mesh: the mesh's name.
+        hosts: names and addresses by which the bus is reached.
+        now: unix seconds.
+
+    Raises:
+        UsageError: no host, or what is none (code BM3012).
+        IdentityError: something in the home cannot be trusted or read.
+    """
+    for host in hosts:
+        _check_host(host)
+    if not hosts:
+        raise UsageError("a certificate needs a host", code="BM3012", hint="name one: --host bus.example.org")
+    path = home.path / "ca" / "bus-tls.key"
+    ca = home.authority(mesh)
+    if not _still_good(home, ca, hosts, now):
+        certificate, key = issue_server_certificate(ca, hosts, now, lifetime_s=TLS_LIFETIME_S)
+        home.save_server_certificate(certificate, key)
+        log.info("made a certificate for the bus at %s, valid for a year", ", ".join(hosts))
+    return TlsFiles(path.with_suffix(".crt"), path)
+
+
+def _good(held: Credentials | None, accounts: BusAccounts, until: float | None) -> bool:
+    """Say whether a login is by these accounts and lasts as long as what it goes with."""
+    if held is None:
+        return False
+    nats = claims_of(held.jwt).get("nats")
+    if not isinstance(nats, dict) or nats.get("issuer_account") != accounts.account_id:
+        return False
+    return until is None or held.expires is None or held.expires >= until - 1
+
+
+def _still_good(home: Home, ca: CertificateAuthority, hosts: Sequence[str], now: float) -> bool:
+    try:
+        held = home.server_certificate()
+    except NotFound:
+        return False
+    names = held.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return (
+        held.issuer == ca.certificate.subject
+        and {str(name.value) for name in names} == set(hosts)
+        and held.not_valid_after_utc.timestamp() > now + TLS_LIFETIME_S / 2
+    )
+
+
+def _check_host(host: str) -> None:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        labels = host.split(".")
+        if len(host) > 253 or not all(
+            label and len(label) <= 63 and label.replace("-", "a").isalnum() and label.isascii()
+            for label in labels
+        ):
+            raise UsageError(
+                f"{host[:80]!r} is neither a host name nor an address", code="BM3012", hint="write no port"
+            ) from None

@@ -1,0 +1,85 @@
+"""Who has which name, and what each may do on a locked bus.
+
+Subjects name an instance and not its service, so two services must not have instances of one name: the login
+of one would hear what is meant for the other. A join token that is good for one service could otherwise be
+used to get the login of another's instance.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from busmesh.bus.accounts import BusAccounts
+from busmesh.bus.permissions import agent_permissions, operator_permissions
+from busmesh.identity.store import Home
+from busmesh.names import SpiffeId, Subjects
+
+log = logging.getLogger(__name__)
+
+#: Names that are remembered; one takes about 200 bytes. Only holders of a join token get this far.
+CAPACITY = 100_000
+
+
+class Members:
+    """The register of one authority, kept in its home over restarts.
+
+    Args:
+        home: where it is kept.
+        subjects: of the mesh.
+        clock: unix seconds.
+    """
+
+    def __init__(self, home: Home, subjects: Subjects, clock: Callable[[], float] = time.time) -> None:
+        self._home = home
+        self._subjects = subjects
+        self._clock = clock
+        self._names = dict(home.instances())
+        self._changed = False
+        #: What signs logins; None while the bus is not locked.
+        self.accounts: BusAccounts | None = None
+
+    def __repr__(self) -> str:
+        locked = "open" if self.accounts is None else "locked"
+        return f"<Members {len(self._names)} names, {locked} bus>"
+
+    def claim(self, spiffe_id: SpiffeId, until: float) -> bool:
+        """Take an instance's name until ``until``; False if another service's certificate still has it."""
+        if spiffe_id.service is None:
+            return True
+        service, now = str(spiffe_id.service), self._clock()
+        owner, expires = self._names.get(spiffe_id.instance, (service, 0.0))
+        if owner != service and expires > now:
+            return False
+        if len(self._names) >= CAPACITY and spiffe_id.instance not in self._names:
+            self._names = {name: held for name, held in self._names.items() if held[1] > now}
+            if len(self._names) >= CAPACITY:
+                return False
+        self._names[spiffe_id.instance] = (service, max(until, expires) if owner == service else until)
+        self._changed = True
+        return True
+
+    def login(self, spiffe_id: SpiffeId, bus_key: bytes, until: float) -> str:
+        """Return a login that can do what ``spiffe_id`` does, and ends with its certificate."""
+        if self.accounts is None:
+            return ""
+        if spiffe_id.service is not None:
+            permissions = agent_permissions(self._subjects, spiffe_id.service, spiffe_id.instance)
+        elif spiffe_id.operator:
+            permissions = operator_permissions(self._subjects, spiffe_id.operator)
+        else:
+            return ""
+        return self.accounts.login(str(spiffe_id), bus_key, permissions, expires=until)
+
+    def save(self) -> None:
+        """Write down what changed, if anything did; a full disk is worth a line in the log and no more."""
+        if not self._changed:
+            return
+        now = self._clock()
+        try:
+            self._home.save_instances({name: held for name, held in self._names.items() if held[1] > now})
+        except OSError as error:
+            log.error("the names of instances were not written down: %s", error.strerror)
+        else:
+            self._changed = False

@@ -1,0 +1,94 @@
+"""The keys of a locked bus, and the logins that they sign.
+
+The **operator** key says which accounts a server has, the **account** key names the one that the mesh lives
+in, the **signing** key signs users, and is the only one that the authority uses while it runs. A **system**
+account is there because a server in this mode wants one; nobody has a login to it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+from busmesh.bus.jwt import AccountLimits, Permissions, User, account_jwt, operator_jwt, user_jwt
+from busmesh.bus.login import Credentials
+from busmesh.bus.nkeys import KeyPair, Role, public_text
+from busmesh.errors import UsageError
+
+#: Bytes that the policy log may take: about 100,000 revisions of some size.
+MAX_DISK = 1024 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class BusAccounts:
+    """The keys of one mesh's bus. The seeds are for a file of mode 0600 and nothing else."""
+
+    operator: KeyPair = field(repr=False)
+    account: KeyPair = field(repr=False)
+    signing: KeyPair = field(repr=False)
+    system: KeyPair = field(repr=False)
+
+    @classmethod
+    def generate(cls) -> BusAccounts:
+        account = [KeyPair.generate(Role.ACCOUNT) for _ in range(3)]
+        return cls(KeyPair.generate(Role.OPERATOR), *account)
+
+    @classmethod
+    def from_seeds(cls, seeds: Mapping[str, object]) -> BusAccounts:
+        """Read what :meth:`seeds` gave.
+
+        Raises:
+            UsageError: a key is missing or none, or of another role (code BM3011).
+        """
+        keys = {}
+        for name in (each.name for each in fields(cls)):
+            text = seeds.get(name)
+            keys[name] = KeyPair.parse(text if isinstance(text, str) else "")
+            if (keys[name].role is Role.OPERATOR) is not (name == "operator"):
+                raise UsageError(f"its {name} key is another one's", code="BM3011")
+        return cls(**keys)
+
+    def seeds(self) -> dict[str, str]:
+        return {each.name: getattr(self, each.name).reveal() for each in fields(self)}
+
+    @property
+    def account_id(self) -> str:
+        return self.account.public
+
+    def server_claims(self, mesh: str, *, max_disk: int = MAX_DISK) -> tuple[str, dict[str, str]]:
+        """Return what a server must know: the operator's JWT, and the JWT of each account by its id."""
+        now = time.time()
+        limits = AccountLimits(disk=max_disk, streams=1)
+        mine = account_jwt(
+            self.operator,
+            self.account,
+            f"busmesh-{mesh}",
+            now,
+            signing_keys=(self.signing.public,),
+            limits=limits,
+        )
+        system = account_jwt(self.operator, self.system, "SYS", now)
+        operator = operator_jwt(self.operator, f"busmesh-{mesh}", now)
+        return operator, {self.account.public: mine, self.system.public: system}
+
+    def login(
+        self, name: str, public: bytes, permissions: Permissions, *, expires: float | None = None
+    ) -> str:
+        """Return the JWT of a user.
+
+        Args:
+            name: shown by the server's list of connections.
+            public: the user's public key, 32 bytes.
+            permissions: what it may do.
+            expires: unix seconds from which on the server cuts it off; None is never.
+        """
+        user = User(name, public_text(Role.USER, public), permissions, expires)
+        return user_jwt(self.signing, self.account.public, user, time.time())
+
+    def credentials(
+        self, name: str, permissions: Permissions, *, expires: float | None = None, key: KeyPair | None = None
+    ) -> Credentials:
+        """Return a login with a fresh key, or with ``key``, for a holder on this machine."""
+        key = key or KeyPair.generate(Role.USER)
+        return Credentials(key, self.login(name, key.raw_public, permissions, expires=expires))

@@ -1,0 +1,140 @@
+"""What each role may do on a bus that is locked down: no more than its own code does.
+
+Everything above the bus holds against whoever may do everything on it; this is the second wall. It makes a
+stolen login worth one instance: it can speak as nobody else, and hear nobody else's answers.
+
+What stays open to every agent is what any agent must do at any time to peers that it does not know yet: send
+a request to any instance, begin a handshake with any, ask who serves what, and hear announcements.
+"""
+
+from __future__ import annotations
+
+from busmesh.bus.jwt import Permissions
+from busmesh.names import ServiceName, Subjects, token
+
+#: Questions ("who serves this?", handshakes, a session that nobody knows) are answered once, at once, to the
+#: reply subject that came with them. More would let a login speak on where it was asked once.
+RESPONSES = 1
+RESPONSE_S = 5.0
+
+#: Subscriptions on one connection: an agent has about ten, and two for each service that it calls.
+AGENT_SUBSCRIPTIONS = 10_000
+#: A newcomer hears one inbox, and says no more than a request to enrol, of at most 4 KiB.
+NEWCOMER_SUBSCRIPTIONS = 4
+NEWCOMER_PAYLOAD = 8192
+
+_READ_LOG = ("STREAM.INFO", "STREAM.MSG.GET")
+_MAKE_LOG = "STREAM.CREATE"
+
+
+def agent_permissions(subjects: Subjects, service: ServiceName, instance: str) -> Permissions:
+    """Return what the agent of one instance may do: speak as this instance of this service only."""
+    root, me = subjects.root, token(instance, "instance")
+    where = f"{service.namespace}.{service.name}.{me}"
+    return Permissions(
+        publish=(
+            subjects.member(service, me),
+            subjects.ack(service, me),
+            subjects.dry_report(service, me),
+            subjects.limits(service, me),
+            f"{root}.evidence.*.*.{me}",
+            f"{root}.telemetry.*.{where}",
+            f"{root}.who.*.*",
+            f"{root}.relay.*",
+            f"{root}.relay.*.*",
+            f"{root}.session.*",
+            f"{root}.reply.*.*.{me}",
+            subjects.renew,
+            *_log_api(subjects.policy_stream, *_READ_LOG),
+            # What the mesh believes outlives a lost log because every agent gives it back.
+            subjects.trust,
+            *_log_api(subjects.trust_stream, *_READ_LOG, _MAKE_LOG),
+        ),
+        subscribe=(
+            f"{subjects.inbox_prefix(me)}.>",
+            f"{root}.reply.{me}.*.*",
+            subjects.relay(me),
+            f"{subjects.relay(me)}.*",
+            subjects.session(me),
+            f"{subjects.gone_prefix(me)}*",
+            subjects.who(service),
+            f"{root}.member.*.*.*",
+            subjects.roll_call,
+            subjects.revision,
+            subjects.dry_run,
+            subjects.trust,
+            subjects.drill,
+            subjects.limits(service),
+            # Whom it calls is known to nobody before it does.
+            f"{root}.evidence.*.*.*",
+        ),
+        responses=RESPONSES,
+        response_s=RESPONSE_S,
+        subscriptions=AGENT_SUBSCRIPTIONS,
+    )
+
+
+def newcomer_permissions(subjects: Subjects, token_id: str) -> Permissions:
+    """Return what the holder of a join token may do: ask to be enrolled, and hear the answer."""
+    return Permissions(
+        (subjects.enrol,),
+        (f"{subjects.role_inbox('join', token_id)}.>",),
+        subscriptions=NEWCOMER_SUBSCRIPTIONS,
+        payload=NEWCOMER_PAYLOAD,
+    )
+
+
+def authority_permissions(subjects: Subjects, name: str) -> Permissions:
+    """Return what the authority may do: answer at its two desks, and mend both logs."""
+    return Permissions(
+        publish=(
+            f"{subjects.root}.inbox.>",
+            subjects.revision,
+            subjects.trust,
+            *_log_api(subjects.policy_stream, *_READ_LOG, _MAKE_LOG),
+            *_log_api(subjects.trust_stream, *_READ_LOG, _MAKE_LOG),
+        ),
+        subscribe=(
+            subjects.enrol,
+            subjects.renew,
+            subjects.revision,
+            subjects.trust,
+            f"{subjects.role_inbox('authority', name)}.>",
+        ),
+    )
+
+
+def observer_permissions(subjects: Subjects, name: str, *, role: str = "observer") -> Permissions:
+    """Return what who only looks may do: call the roll, read both logs, hear telemetry."""
+    return Permissions(
+        publish=(
+            subjects.roll_call,
+            *_log_api(subjects.policy_stream, *_READ_LOG),
+            *_log_api(subjects.trust_stream, *_READ_LOG),
+        ),
+        subscribe=(
+            f"{subjects.role_inbox(role, name)}.>",
+            subjects.signals(),
+            subjects.acks,
+            subjects.revision,
+            f"{subjects.root}.member.*.*.*",
+        ),
+    )
+
+
+def operator_permissions(subjects: Subjects, name: str) -> Permissions:
+    """Return what an operator may do: what an observer may, publish, try revisions out, order drills."""
+    looking = observer_permissions(subjects, name, role="operator")
+    publishing = (
+        subjects.revision,
+        subjects.dry_run,
+        subjects.trust,
+        subjects.drill,
+        *_log_api(subjects.policy_stream, _MAKE_LOG),
+        *_log_api(subjects.trust_stream, _MAKE_LOG),
+    )
+    return Permissions((*looking.publish, *publishing), (*looking.subscribe, subjects.dry_reports))
+
+
+def _log_api(stream: str, *verbs: str) -> tuple[str, ...]:
+    return tuple(f"$JS.API.{verb}.{stream}" for verb in verbs)
