@@ -45,6 +45,8 @@ EVERYBODY_S = 1.0
 SPREAD_S = 5.0
 #: Between two renewals that brought an SVID of the old root.
 AGAIN_S = 15.0
+#: After a renewal that failed.
+RETRY_MAX_S = 30.0
 #: Failed renewals in a row that somebody should hear of.
 ALARM_FAILURES = 3
 #: Orders to renew are looked at so seldom, because anybody can send what looks like one.
@@ -400,7 +402,8 @@ class Renewals(Actor[TrustChanged | Ordered]):
     def _failed(self, error: BusmeshError, now: float) -> None:
         left = self._identity.svid.not_after - now
         log.warning("the SVID could not be renewed, %.0f s are left: %s", left, error)
-        self._due = now + max(1.0, min(30.0, left / 20))
+        longest = AGAIN_S if self._identity.outdated else RETRY_MAX_S  # a root that retires waits for nobody
+        self._due = now + max(1.0, min(longest, left / 20))
         self._doubtful = not isinstance(error, BusUnavailable)
         self.failures += 1
         if self.failures == ALARM_FAILURES:
