@@ -14,7 +14,6 @@ from random import Random
 from typing import Any, TypeVar
 
 import click
-from pydantic import TypeAdapter, ValidationError
 
 from busmesh.agent.logkeeper import LogKeeper
 from busmesh.authority.authority import Authority
@@ -23,6 +22,7 @@ from busmesh.authority.locking import authority_login
 from busmesh.bus.bus import Bus
 from busmesh.bus.login import Login
 from busmesh.cli.context import Context, context_options, run
+from busmesh.cli.duration import Duration
 from busmesh.cli.logs import log_option
 from busmesh.cli.output import ready
 from busmesh.cli.signals import stop_signals, unless_stopped
@@ -30,7 +30,6 @@ from busmesh.cli.text import redact
 from busmesh.errors import NotFound
 from busmesh.identity import store
 from busmesh.identity.store import AgentHome
-from busmesh.policy.fields import Duration, seconds
 
 log = logging.getLogger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -40,28 +39,13 @@ SAY_WAITING_S = 3.0
 _MIN_LIFETIME_S = 5.0
 
 
-class Seconds(click.ParamType[float]):
-    """A duration such as 90s or 1h, as seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            length = seconds(TypeAdapter(Duration).validate_python(value))
-        except ValidationError as error:
-            self.fail(error.errors()[0]["msg"], param, ctx)
-        if length < _MIN_LIFETIME_S:
-            self.fail(f"at least {_MIN_LIFETIME_S:g}s, or nobody renews in time", param, ctx)
-        return length
-
-
 def authority_options(command: F) -> F:
     """Give a command what every authority can be told: ``operator`` and ``svid_lifetime`` (seconds)."""
     for option in (
         click.option(
             "--svid-lifetime",
             envvar="BUSMESH_SVID_LIFETIME",
-            type=Seconds(),
+            type=Duration(_MIN_LIFETIME_S, "nobody would renew in time"),
             help="How long an SVID of a workload is valid.  [env: BUSMESH_SVID_LIFETIME; default: 1h]",
         ),
         click.option(

@@ -14,8 +14,8 @@ import click
 
 from busmesh.cli.context import run
 from busmesh.cli.demoscreen import Drawing, Lines, Screen, Silent
+from busmesh.cli.duration import Duration
 from busmesh.cli.logs import log_option
-from busmesh.cli.operator import in_seconds
 from busmesh.cli.output import tell_person
 from busmesh.cli.signals import stop_signals, unless_stopped
 from busmesh.cli.text import printable
@@ -30,19 +30,10 @@ EXIT_INTERRUPTED = 130
 SHOWN_FAILURES = 5
 
 
-def _duration(ctx: click.Context, param: click.Parameter, value: str) -> float:
-    length = in_seconds(ctx, param, value)
-    if length is None or length < SHORTEST_S:
-        raise click.BadParameter(
-            f"at least {SHORTEST_S:g}s: the mesh needs time to start, and a share requests"
-        )
-    return length
-
-
 @click.command()
 @click.option(
     "--duration",
-    callback=_duration,
+    type=Duration(SHORTEST_S, "the mesh needs time to start, and a share requests"),
     default="30s",
     show_default=True,
     metavar="DURATION",

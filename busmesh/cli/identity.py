@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from busmesh.cli.authority import Seconds
 from busmesh.cli.context import Context, context_options, run
+from busmesh.cli.duration import Duration
 from busmesh.cli.figures import age, counted, rfc3339
 from busmesh.cli.logs import log_option
 from busmesh.cli.operator import Desk, desk
@@ -181,7 +181,11 @@ async def _trust(context: Context) -> int:
 
 @identity.command()
 @click.argument("operator")
-@click.option("--lifetime", type=Seconds(), help="How long it is valid.  [default: 90 days]")
+@click.option(
+    "--lifetime",
+    type=Duration(60.0, "it would end before it is of use"),
+    help="How long it is valid.  [default: 90d]",
+)
 @click.option(
     "--namespace", "namespaces", multiple=True, metavar="NAME", help="Of documents; may be repeated."
 )

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
-from pydantic import TypeAdapter, ValidationError
 
 from busmesh.bus.bus import Bus
 from busmesh.bus.policylog import LogUnavailable
@@ -22,24 +21,12 @@ from busmesh.identity.trust import key_identifier
 from busmesh.identity.verify import Verifier
 from busmesh.names import Subjects
 from busmesh.operator.trusting import read_trust
-from busmesh.policy.fields import Duration, seconds
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 #: What to do when nothing on the bus is by anybody whom the home trusts.
 OTHER_HOME = "is this the bus of another mesh? name the home that belongs to it: --home, BUSMESH_HOME"
-_DURATION: TypeAdapter[str] = TypeAdapter(Duration)
-
-
-def in_seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Read the value of an option as policies write durations (``5s``, ``500ms``), or as seconds."""
-    if value is None:
-        return None
-    try:
-        return seconds(_DURATION.validate_python(f"{value}s" if value[-1:].isdigit() else value))
-    except ValidationError:
-        raise click.BadParameter(f"{value!r} is not a duration; write 5s or 500ms", ctx, param) from None
 
 
 @dataclass(frozen=True, slots=True)

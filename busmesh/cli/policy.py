@@ -14,9 +14,10 @@ import click
 
 from busmesh.cli import policyexplain, policyfiles, policyviews
 from busmesh.cli.context import Context, context_options, run
+from busmesh.cli.duration import Duration
 from busmesh.cli.figures import counted
 from busmesh.cli.logs import log_option
-from busmesh.cli.operator import desk, in_seconds, operator_option, operator_svid
+from busmesh.cli.operator import desk, operator_option, operator_svid
 from busmesh.cli.output import Output, output_option, show
 from busmesh.cli.policydryrun import try_out
 from busmesh.cli.policyfiles import tell_findings
@@ -46,7 +47,7 @@ def _publishing_options(command: F) -> F:
         click.option("--reason", default="", metavar="TEXT", help="A word for the history."),
         click.option(
             "--wait",
-            callback=in_seconds,
+            type=Duration(),
             default="5s",
             show_default=True,
             metavar="DURATION",
@@ -79,7 +80,7 @@ def _publishing_options(command: F) -> F:
 @click.option(
     "--for",
     "seconds",
-    callback=in_seconds,
+    type=Duration(),
     default="30s",
     show_default=True,
     metavar="DURATION",

@@ -8,10 +8,11 @@ import click
 
 from busmesh.bus.policylog import LogUnavailable, PolicyLog
 from busmesh.cli.context import Context, context_options, run
+from busmesh.cli.duration import Duration
 from busmesh.cli.figures import rfc3339
 from busmesh.cli.heard import tell
 from busmesh.cli.logs import log_option
-from busmesh.cli.operator import desk, in_seconds, operator_option, operator_svid
+from busmesh.cli.operator import desk, operator_option, operator_svid
 from busmesh.identity.ca import CertificateAuthority
 from busmesh.identity.svid import Svid
 from busmesh.identity.trustlog import open_entry, seal_revocation
@@ -26,7 +27,7 @@ from busmesh.operator.trusting import confirmed, publish_entry
 @click.option("--reason", default="", metavar="TEXT", help="A word for whoever looks later.")
 @click.option(
     "--wait",
-    callback=in_seconds,
+    type=Duration(),
     default="5s",
     show_default=True,
     metavar="DURATION",

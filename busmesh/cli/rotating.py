@@ -8,10 +8,11 @@ import click
 
 from busmesh.bus.policylog import PolicyLog
 from busmesh.cli.context import Context, context_options, run
+from busmesh.cli.duration import Duration
 from busmesh.cli.figures import counted
 from busmesh.cli.heard import tell, tell_waiting
 from busmesh.cli.logs import log_option
-from busmesh.cli.operator import Desk, desk, in_seconds, operator_option, operator_svid
+from busmesh.cli.operator import Desk, desk, operator_option, operator_svid
 from busmesh.cli.output import Column, Output, output_option, show
 from busmesh.errors import BusmeshError
 from busmesh.identity.drill import seal_drill
@@ -24,7 +25,7 @@ from busmesh.operator.trusting import Heard, confirmed, publish_entry, read_trus
 
 _WAIT = click.option(
     "--wait",
-    callback=in_seconds,
+    type=Duration(),
     default="60s",
     show_default=True,
     metavar="DURATION",
@@ -157,7 +158,7 @@ _DRILLED = (
 @click.command()
 @click.option(
     "--spread",
-    callback=in_seconds,
+    type=Duration(),
     default="2s",
     show_default=True,
     metavar="DURATION",

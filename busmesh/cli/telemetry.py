@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from busmesh.cli.context import Context, connected, context_options, run
+from busmesh.cli.duration import Duration
 from busmesh.cli.logs import log_option
 from busmesh.cli.oneline import lines_of
-from busmesh.cli.operator import in_seconds
 from busmesh.cli.output import Output, output_option
 from busmesh.errors import BusmeshError
 from busmesh.operator.listen import listener, subject_of
@@ -23,7 +23,7 @@ from busmesh.yamlfile import write_yaml
 @click.command()
 @click.argument("pattern", required=False)
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N messages.")
-@click.option("--timeout", callback=in_seconds, metavar="DURATION", help="End after this time.")
+@click.option("--timeout", type=Duration(), metavar="DURATION", help="End after this time.")
 @output_option
 @context_options
 @log_option()
