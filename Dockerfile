@@ -16,7 +16,9 @@ ENV PYTHONUNBUFFERED=1 \
     BUSMESH_HOME=/var/lib/busmesh
 # Folders that volumes are mounted on: a new named volume takes over their owner and mode.
 RUN useradd --system --uid 10001 --no-create-home --home-dir /var/lib/busmesh busmesh \
-    && install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/busmesh /var/lib/busmesh-join
+    && install --directory --owner=10001 --group=10001 --mode=0700 \
+        /var/lib/busmesh /var/lib/busmesh-join /var/lib/busmesh-observer \
+    && install --directory --owner=10001 --group=10001 --mode=0755 /var/lib/busmesh-bus
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
     python -m pip install --no-cache-dir --no-index --find-links=/wheels 'busmesh[demo]'
 USER 10001:10001

@@ -99,12 +99,12 @@ class Setup:
 
     @property
     def bus_options(self) -> BusOptions:
-        files = [Path(file) if file else None for file in self.files]
+        credentials, nkey, tls_ca = (Path(file) if file else None for file in self.files)
         inbox = Subjects(self.mesh).inbox_prefix(self.instance)
         name = f"busmesh agent {self.instance} worker {self.worker}"
         # The first process renews the login and puts it on disk.
         login = Login(read=AgentHome(Path(self.home)).credentials)
-        return BusOptions(tuple(self.servers), name, inbox, *files, login)
+        return BusOptions(tuple(self.servers), name, inbox, credentials, nkey, tls_ca, login)
 
 
 class _Nobody:
@@ -179,7 +179,7 @@ class Worker:
             bus=bus,
             policy_log=PolicyLog(bus, subjects),
             store=PolicyStore(self._home.policies),
-            identity=identity,
+            verifier=identity.verifier,
             caller=Caller(definition.name, definition.labels, definition.name.namespace),
             apply=self._apply,
             acknowledge=_Nobody(),

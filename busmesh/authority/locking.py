@@ -25,6 +25,7 @@ from busmesh.bus.permissions import (
 )
 from busmesh.bus.serverconfig import TlsFiles
 from busmesh.errors import NotFound, UsageError
+from busmesh.identity import files
 from busmesh.identity.ca import CertificateAuthority, issue_server_certificate
 from busmesh.identity.store import Home
 from busmesh.names import Subjects
@@ -112,8 +113,15 @@ def authority_login(home: Home, mesh: str, name: str) -> Credentials | None:
     return accounts.credentials(f"authority {name}", authority_permissions(Subjects(mesh), name))
 
 
-def observer_login(home: Home, mesh: str, name: str, until: float) -> Path:
+def observer_login(home: Home, mesh: str, name: str, until: float, file: Path | None = None) -> Path:
     """Make a login for somebody who only looks; return its file.
+
+    Args:
+        home: of the authority.
+        mesh: the mesh's name.
+        name: whose it is.
+        until: when it ends, unix seconds.
+        file: where it goes instead of the home.
 
     Raises:
         NotFound: the bus is not locked.
@@ -122,7 +130,10 @@ def observer_login(home: Home, mesh: str, name: str, until: float) -> Path:
     accounts = home.bus_accounts()
     permissions = observer_permissions(Subjects(mesh), name)
     made = accounts.credentials(f"observer {name}", permissions, expires=until)
-    return home.save_login("observer", name, made)
+    if file is None:
+        return home.save_login("observer", name, made)
+    files.write(file, made.reveal().encode(), anywhere=True)
+    return file
 
 
 def server_tls(home: Home, mesh: str, hosts: Sequence[str], now: float) -> TlsFiles:

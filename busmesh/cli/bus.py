@@ -13,8 +13,8 @@ from busmesh.authority.founding import found, operator_name
 from busmesh.authority.locking import announce_bus, lock_bus, observer_login, server_tls
 from busmesh.bus.serverconfig import LIMITS, Security, TlsFiles, base_lines
 from busmesh.cli.context import home_option, mesh_option, resolve
+from busmesh.cli.duration import Duration
 from busmesh.cli.logs import log_option
-from busmesh.cli.operator import in_seconds
 from busmesh.cli.output import tell_person
 from busmesh.errors import NotFound, UsageError
 from busmesh.identity.store import TRUST, Context, Home
@@ -125,11 +125,16 @@ def config(
 
 @bus.command("login")
 @click.argument("name")
-@click.option("--for", "lifetime", default="90d", callback=in_seconds, show_default=True, metavar="DURATION")
+@click.option("--for", "lifetime", default="90d", type=Duration(), show_default=True, metavar="DURATION")
+@click.option(
+    "--file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write it there.  [default: observer/NAME.creds in the home]",
+)
 @mesh_option
 @home_option
 @log_option()
-def login(name: str, lifetime: float, mesh: str | None, home: Path | None) -> None:
+def login(name: str, lifetime: float, file: Path | None, mesh: str | None, home: Path | None) -> None:
     """Make a login for somebody who only looks: roll call, policies in force, telemetry.
 
     Run it in the home of the authority, and hand over the file that it names, with trust.crt; commands take
@@ -142,7 +147,7 @@ def login(name: str, lifetime: float, mesh: str | None, home: Path | None) -> No
     """
     context = resolve(home, mesh=mesh)
     try:
-        path = observer_login(context.home, context.mesh, name, time.time() + lifetime)
+        path = observer_login(context.home, context.mesh, name, time.time() + lifetime, file)
     except NotFound:
         raise NotFound(
             f"{context.home.path} does not hold the keys of a locked bus",

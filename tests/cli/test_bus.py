@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from busmesh.identity.store import Home
-from tests.support.bus import server_binary
+from tests.support.bus import configured_server
 from tests.support.client import Caller
 from tests.support.http import EchoApp
 from tests.support.ports import free_port
@@ -19,17 +17,6 @@ from tests.support.processes import Process
 
 Start = Callable[..., Process]
 ADDRESSES = ("--outbound", "127.0.0.1:0", "--admin", "127.0.0.1:0")
-
-
-@contextmanager
-def server(config: Path) -> Iterator[None]:
-    with config.with_suffix(".log").open("wb") as log:
-        process = subprocess.Popen([server_binary(), "-c", str(config)], stdout=log, stderr=log)
-        try:
-            yield
-        finally:
-            process.terminate()
-            process.wait(10)
 
 
 @pytest.mark.parametrize("encryption", [(), ("--tls",)])
@@ -43,7 +30,7 @@ def test_a_mesh_runs_on_a_server_of_ones_own(
     seeds = Home(busmesh_home).bus_accounts().seeds()
     assert not [name for name, seed in seeds.items() if seed in config.read_text()], "it holds no secret"
     token = tmp_path / "copied-token"
-    with server(config):
+    with configured_server(config):
         busmesh("authority", "run").ready()
         shutil.copy(busmesh_home / "join-token", token)
         join = ("--join", str(token), *ADDRESSES)
@@ -60,11 +47,12 @@ def test_who_only_looks_sees_the_services_and_publishes_nothing(
     busmesh: Start, busmesh_home: Path, tmp_path: Path
 ) -> None:
     url = busmesh("up", "--port", "0").ready()["bus"]
-    made = busmesh("bus", "login", "board", "--for", "1h")
-    assert made.wait() == 0
-    creds = busmesh_home / "observer" / "board.creds"
     elsewhere = tmp_path / "board"
     elsewhere.mkdir(mode=0o700)
+    creds = elsewhere / "board.creds"
+    made = busmesh("bus", "login", "board", "--for", "1h", "--file", str(creds))
+    assert made.wait() == 0
+    assert creds.stat().st_mode & 0o777 == 0o600
     shutil.copy(busmesh_home / "trust.crt", elsewhere / "trust.crt")
     looking = ("--bus", url, "--creds", str(creds))
     services = busmesh("services", *looking, home=elsewhere)

@@ -38,7 +38,11 @@ def outside(word: str, folder: Path) -> str:
     """Return the path on this machine for one in a container: the command line looks whether it exists."""
     if word.startswith("/policies/"):
         return str(ROOT / word.lstrip("/"))
-    if word in {"/etc/busmesh/agent.yaml", "/var/lib/busmesh-join/token"}:
+    if word in {
+        "/etc/busmesh/agent.yaml",
+        "/var/lib/busmesh-join/token",
+        "/var/lib/busmesh-observer/telemetry.creds",
+    }:
         file = folder / Path(word).name
         file.touch()
         return str(file)

@@ -118,8 +118,11 @@ def test_the_authority_s_secrets_reach_only_who_needs_them() -> None:
     assert {name for name, found in mounts.items() if any(v.startswith("authority") for v in found)} == {
         "authority",
         "join",
+        "lock",
+        "observer",
         "operator",
     }
+    assert all(SERVICES[name]["network_mode"] == "none" for name in ("join", "lock", "observer"))
     assert all(volume["read_only"] for agent in AGENTS.values() for volume in agent["volumes"])
     assert "authority:/var/lib/busmesh:ro" in mounts["join"]
 

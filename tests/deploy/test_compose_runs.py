@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.bus import NatsServer
+from tests.support.bus import configured_server
 from tests.support.ports import free_port
 from tests.support.processes import Process
 
@@ -31,11 +31,15 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 class Containers:
     """Runs services of the compose file; folders that only volumes share are shared."""
 
-    def __init__(self, folder: Path, bus: NatsServer, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.folder = folder
         self.stack = stack
+        self.listen = f"127.0.0.1:{free_port()}"
         self.places = {
-            "nats://bus:4222": bus.url,
+            "nats://bus:4222": f"nats://{self.listen}",
+            "/data": str(self._folder("data")),
+            "/var/lib/busmesh-bus": str(self._folder("bus-config")),
+            "/var/lib/busmesh-observer": str(self._folder("observer")),
             "/var/lib/busmesh-join": str(self._folder("join")),
             "/var/lib/busmesh": str(self._folder("authority")),
             "/policies": str(ROOT / "policies"),
@@ -58,6 +62,14 @@ class Containers:
 
     def operator(self, *words: str) -> Process:
         return self.busmesh("operator", [*words], Path(self.here("/var/lib/busmesh")))
+
+    def lock_and_start_the_bus(self) -> None:
+        command = [word if word != "bus" else "127.0.0.1" for word in SERVICES["lock"]["command"][1:]]
+        locked = self.operator("bus", *command, "--listen", self.listen)
+        assert locked.wait() == 0, locked.stderr
+        flag, config = SERVICES["bus"]["command"][1:3]
+        assert flag == "--config"
+        self.stack.enter_context(configured_server(Path(self.here(config))))
 
     def hand_over_the_join_token(self) -> None:
         subprocess.run([self.here(word) for word in SERVICES["join"]["entrypoint"]], check=True)
@@ -98,13 +110,14 @@ def get(port: int, path: str) -> tuple[int, bytes]:
 
 
 @pytest.fixture
-def containers(tmp_path: Path, nats_server: NatsServer) -> Iterator[Containers]:
+def containers(tmp_path: Path) -> Iterator[Containers]:
     with ExitStack() as stack:
-        yield Containers(tmp_path, nats_server, stack)
+        yield Containers(tmp_path, stack)
 
 
 def test_the_mesh_of_the_compose_file_works(containers: Containers) -> None:
     home = Path(containers.here("/var/lib/busmesh"))
+    containers.lock_and_start_the_bus()
     containers.busmesh("authority", SERVICES["authority"]["command"], home).ready()
     containers.hand_over_the_join_token()
     web = [containers.pair(name) for name in ("payments", "orders-v1", "orders-v2", "web")][-1]
@@ -119,3 +132,7 @@ def test_the_mesh_of_the_compose_file_works(containers: Containers) -> None:
         versions[answer["below"]["version"]] += 1
     assert versions["v1"] == pytest.approx(160, abs=4)
     assert versions.total() == 200
+    assert containers.operator(*SERVICES["observer"]["command"]).wait() == 0
+    nothing = containers.folder / "telemetry-home"
+    heard = containers.busmesh("telemetry", [*SERVICES["telemetry"]["command"], "--count", "1"], nothing)
+    assert heard.wait() == 0, heard.stderr

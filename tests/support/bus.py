@@ -14,6 +14,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,6 +32,18 @@ def server_binary() -> str:
     if found is None:
         raise RuntimeError("no nats-server: install the extra `demo` or `dev`")
     return found
+
+
+@contextmanager
+def configured_server(config: Path) -> Iterator[None]:
+    """Run a server by a configuration that somebody else wrote."""
+    with config.with_suffix(".log").open("wb") as log:
+        process = subprocess.Popen([server_binary(), "--config", str(config)], stdout=log, stderr=log)
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(10)
 
 
 class NatsServer:
