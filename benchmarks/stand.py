@@ -27,8 +27,9 @@ from typing import Self
 from benchmarks.errors import BenchFailed
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Settings of the person who runs the benchmark must not change what is measured.
-_FOREIGN_SETTINGS = ("BUSMESH_", "NATS_", "OTEL_")
+#: Settings of the person who runs the benchmark must not change what is measured. The last would have each
+#: process compile its sources anew; what is installed is compiled.
+_FOREIGN_SETTINGS = ("BUSMESH_", "NATS_", "OTEL_", "PYTHONDONTWRITEBYTECODE")
 
 
 def find_program(name: str) -> str | None:

@@ -14,8 +14,10 @@ _KEPT = 64 * 1024 * 1024
 
 
 def settle() -> None:
-    """Have the collector leave alone what was made so far: it lives as long as the process."""
+    """Give back what only the start needed, and have the collector leave the rest alone: it stays."""
     gc.collect()
+    if (library := _c_library()) is not None:
+        library.malloc_trim(0)
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
 
@@ -26,12 +28,18 @@ def keep_blocks() -> None:
     By default a block of 128 KiB is mapped anew whenever it is needed, and the system clears each of its
     pages: for a stream that costs more than twice all the rest together.
     """
-    if sys.platform != "linux":
+    library = _c_library()
+    if library is None:
         return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library: it has its own ways
-        return
+    mallopt = library.mallopt
     mallopt(_M_MMAP_THRESHOLD, _FROM_HEAP)
     mallopt(_M_TRIM_THRESHOLD, _KEPT)
     mallopt(_M_TOP_PAD, 1024 * 1024)
+
+
+def _c_library() -> ctypes.CDLL | None:
+    """Return the GNU C library; another one has its own ways."""
+    if sys.platform != "linux":
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None

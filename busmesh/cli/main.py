@@ -6,7 +6,6 @@ completion do not wait for cryptography and the bus.
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -75,6 +74,8 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         wanted = args[0]
         if wanted not in self._entries and not wanted.startswith("-"):
+            import difflib  # for typing errors only
+
             near = difflib.get_close_matches(wanted, self._entries, n=1)
             ctx.fail(f"No such command {wanted!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
         return super().resolve_command(ctx, args)

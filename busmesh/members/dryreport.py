@@ -21,7 +21,7 @@ _Text = Annotated[str, StringConstraints(max_length=160)]
 class Differing(BaseModel):
     """So many requests that differ in one way; the fields are those of a difference."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     service: _Text
     method: _Text = ""
@@ -55,7 +55,7 @@ class DryReport(BaseModel):
         others: those that differ in a way that is not listed.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     id: str = Field(max_length=16)
     stand: Stand

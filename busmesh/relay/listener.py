@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable
 
@@ -12,6 +13,9 @@ from busmesh.relay.refusals import Limits
 from busmesh.relay.request import Request
 
 __all__ = ["Connection", "Listener", "Request"]
+
+#: Connections that the system takes before this process has.
+BACKLOG = 1024
 
 
 class Listener:
@@ -52,12 +56,13 @@ class Listener:
             OSError: the address is in use or not ours.
         """
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Connection(self), host, port, backlog=1024, reuse_port=shared or None
-        )
+        # By a socket of our own: the loop would look a name up by a codec that takes 1 MiB of memory.
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        bound = socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=shared)
+        self._server = await loop.create_server(lambda: Connection(self), sock=bound, backlog=BACKLOG)
         self._sweep()
-        bound = self._server.sockets[0].getsockname()
-        return bound[0], bound[1]
+        address = bound.getsockname()
+        return address[0], address[1]
 
     def _sweep(self) -> None:
         self.now = time.monotonic()

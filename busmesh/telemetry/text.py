@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 #: Characters of one label value. Two longer values that begin alike share one series, on purpose.
 MAX_LABEL = 128
-_UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
+_UNPRINTABLE = "\ufffd"
 
 
 def bounded(value: str, limit: int = MAX_LABEL) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -117,6 +116,8 @@ def shorten(text: str, limit: int = 60) -> str:
 
 def nearest(key: str, valid: Iterable[str]) -> str | None:
     """Return the one of ``valid`` that ``key`` was probably meant to be, None if none is near."""
+    import difflib  # for typing errors only: an agent at rest does without
+
     lower = {name.lower(): name for name in valid}
     close = difflib.get_close_matches(key[:80].lower(), lower, n=1, cutoff=0.6)
     return lower[close[0]] if close else None

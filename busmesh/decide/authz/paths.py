@@ -14,7 +14,6 @@ in a moment.
 from __future__ import annotations
 
 import re
-import unicodedata
 from urllib.parse import unquote_to_bytes
 
 #: Bytes of a path that needs more than one look. A Chinese title of 200 letters has 1,800.
@@ -140,6 +139,8 @@ def compatible(text: bytes) -> bytes:
         decoded = text.decode()
     except UnicodeDecodeError:
         return text
+    import unicodedata  # 700 KiB that most agents never need
+
     return unicodedata.normalize("NFKC", decoded.translate(_LOOKALIKES)).encode()
 
 
