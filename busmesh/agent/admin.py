@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from busmesh.relay.answers import Answer, reason_of
-from busmesh.relay.listener import Listener, Request
+from busmesh.relay.listener import Listener
 from busmesh.relay.refusals import Limits
+from busmesh.relay.request import Request
 
 _LIMITS = Limits(body=64 * 1024, connections=64, idle_timeout=60.0, tunnels=False)
 

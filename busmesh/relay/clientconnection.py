@@ -1,30 +1,31 @@
-"""One connection of a local client: the requests waiting on it, and the responses written.
+"""One connection of a local client: the requests waiting on it, and how long it may take over what.
 
 At most one request is being served, the next ones wait in order. The body of a request may still be coming
 while it is served, and its response may come in parts; neither is kept here longer than it takes to pass on.
+What a response looks like is in :mod:`busmesh.relay.response`, in which order things are written in
+:mod:`busmesh.relay.writer`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections import deque
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from busmesh.decide.request import RequestHead
-from busmesh.errors import RemoteProtocolError
-from busmesh.relay.answers import Answer, reason_of
+from busmesh.relay.answers import Answer
+from busmesh.relay.outbox import Outbox
 from busmesh.relay.parsing import RequestParser
 from busmesh.relay.rates import Rates
+from busmesh.relay.refusals import Limits
 from busmesh.relay.request import Request
-from busmesh.relay.sockets import keep_little_unsent, reset, unacknowledged
+from busmesh.relay.response import CONTINUE, GRANTED, Framing, Response, interim, last
+from busmesh.relay.sockets import failed, keep_little_unsent
 from busmesh.relay.upload import KEPT
+from busmesh.relay.writer import Writer
 from busmesh.wire.stream import Opening
-
-if TYPE_CHECKING:
-    from busmesh.relay.listener import Listener
 
 log = logging.getLogger(__name__)
 
@@ -52,30 +53,46 @@ class _Refused:
         self.answer = answer
 
 
-class _Framing(IntEnum):
-    """How the end of the response being written is known."""
-
-    NONE = 0  # no response is being written in parts
-    LENGTH = 1
-    CHUNKED = 2
-    CLOSE = 3
-    SWITCHED = 4
-
-
 #: Why nothing is read at present, as bits: plain numbers, because each request looks at them and an operation
 #: on an enum costs half a microsecond.
 _PIPELINE, _QUEUED, _FLOW = 1, 2, 4
 
 
+class Server(Protocol):
+    """What a connection needs of the listener that accepted it.
+
+    Attributes:
+        limits: what is admitted.
+        outbox: takes whole responses.
+        connections: those that stand.
+        refused: counts what was no request.
+        now: monotonic seconds, moved on once a second.
+        closing: no connection is to go on after the response under way.
+        handle: takes a request; it answers now or later.
+        abandon: hears that the client of a request being served is gone.
+    """
+
+    limits: Limits
+    outbox: Outbox
+    connections: set[Connection]
+    refused: int
+    now: float
+    closing: bool
+    handle: Callable[[Request], None]
+    abandon: Callable[[Request], None]
+
+
 class Connection(asyncio.Protocol):
     """One client connection."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Server) -> None:
         self._listener = listener
         self._limits = listener.limits
-        self._outbox = listener.outbox
         self._parser = RequestParser(self, listener.limits)
-        self.transport: asyncio.Transport | None = None
+        self._rates = Rates(listener.limits.min_rate)
+        self._writer = Writer(listener.outbox, self._rates)
+        self._response = Response()
+        self._transport: asyncio.Transport | None = None
         self.deadline = 0.0
         self._queue: deque[Request | _Tunnel | _Refused] = deque()
         self._serving: Request | None = None
@@ -90,16 +107,12 @@ class Connection(asyncio.Protocol):
         self._half_closed = False
         #: The other side of a switched connection has sent its end.
         self._answered = False
-        self._framing = _Framing.NONE
-        self._remaining = 0
-        self._keep = True
         self._resting_since = 0.0
-        self._rates = Rates(listener.limits.min_rate)
 
     # -- connection events -----------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
-        self.transport = transport
+        self._transport = self._writer.transport = transport
         keep_little_unsent(transport)
         self._listener.connections.add(self)
         self._rest()
@@ -110,7 +123,7 @@ class Connection(asyncio.Protocol):
             self._step()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.transport = None
+        self._transport = self._writer.transport = None
         self._queue.clear()
         self._arriving = None
         self._listener.connections.discard(self)
@@ -120,14 +133,14 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         # A half-closed client may still read its answers.
-        self._outbox.flush()
+        self._writer.flush()
         self._half_closed = True
-        if self._framing is _Framing.SWITCHED:
+        if self._response.framing is Framing.SWITCHED:
             arriving, self._arriving = self._arriving, None
             if arriving is not None and arriving.upload is not None:
                 arriving.upload.end(b"")
-            if self._answered and self._serving is not None and self.transport is not None:
-                self._served(self._serving, self.transport)
+            if self._answered and self._serving is not None:
+                self._served(self._serving)
             return self._serving is not None
         self._parser.end()
         self._closing = True
@@ -141,17 +154,15 @@ class Connection(asyncio.Protocol):
         One that is gone has closed in the same way, and only writing tells: its system then resets the
         connection. An interim response may be written to any HTTP/1.1 client (RFC 9110 section 15.2).
         """
-        serving, transport = self._serving, self.transport
-        if serving is None or transport is None or serving.http10 or self._framing:
+        serving = self._serving
+        if serving is None or serving.http10 or self._response.framing:
             return
-        transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._writer.write(CONTINUE)
         asyncio.get_running_loop().call_later(VANISHED_S, self._cut_vanished)
 
     def _cut_vanished(self) -> None:
-        if self.transport is not None:
-            sock = self.transport.get_extra_info("socket")
-            if sock is not None and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                self.transport.abort()
+        if self._transport is not None and failed(self._transport):
+            self._transport.abort()
 
     def pause_writing(self) -> None:
         """Serve no more while the client does not read: what it asks for would pile up here."""
@@ -179,26 +190,27 @@ class Connection(asyncio.Protocol):
 
     def _rest(self) -> None:
         """Set the time by which the client has to do what comes next."""
-        if self._parser.in_body:
+        now = self._listener.now
+        if not self._parser.in_message:
+            self._resting_since = now
+            self.deadline = now + self._limits.rate_grace
+        elif self._parser.in_body:
             self._look_again()
-        elif self._parser.in_message:
-            self.deadline = self._listener.now + self._limits.header_timeout
         else:
-            self._resting_since = self._listener.now
-            self.deadline = self._listener.now + self._limits.rate_grace
+            self.deadline = now + self._limits.header_timeout
 
     def _hold(self, why: int) -> None:
-        if self.transport is not None and not self._holds:
-            self.transport.pause_reading()
+        if self._transport is not None and not self._holds:
+            self._transport.pause_reading()
         self._holds |= why
 
     def _release(self, why: int) -> None:
         if self._holds:
             self._holds &= ~why
-            if not self._holds and self.transport is not None:
+            if not self._holds and self._transport is not None:
                 if self._parser.in_body:
                     self._look_again()  # it was we who did not read
-                self.transport.resume_reading()
+                self._transport.resume_reading()
 
     def hold_flow(self, held: bool) -> None:
         """Read nothing while whoever takes the body is behind."""
@@ -238,7 +250,7 @@ class Connection(asyncio.Protocol):
             return
         if not self._invited:
             self._invite()
-        if request.upload is None or (request.upgrade and self._framing is not _Framing.SWITCHED):
+        if request.upload is None or (request.upgrade and self._response.framing is not Framing.SWITCHED):
             request.body += data
             if request.upgrade and len(request.body) > MAX_EARLY:
                 self._hold(_QUEUED)
@@ -270,11 +282,11 @@ class Connection(asyncio.Protocol):
         self._closing = True  # what follows on this connection is not trusted
         arriving, self._arriving = self._arriving, None
         if arriving is not None and arriving is self._serving:
-            begun = self._framing is not _Framing.NONE
+            begun = bool(self._response.framing)
             self._serving = None
             self._listener.abandon(arriving)
             if begun:
-                self._cut()
+                self._writer.reset()
                 return
         elif arriving is not None and self._queue and self._queue[-1] is arriving:
             self._queue.pop()
@@ -288,25 +300,24 @@ class Connection(asyncio.Protocol):
             return
         self._stepping = True
         try:
-            while self._queue and self._serving is None and self._writable and self.transport is not None:
+            while self._queue and self._serving is None and self._writable and self._transport is not None:
                 item = self._queue.popleft()
                 if isinstance(item, Request):
                     self._serve(item)
                 elif isinstance(item, _Tunnel):
-                    self._outbox.flush()
-                    self.transport.write(b"HTTP/1.1 200 OK\r\n\r\n")
+                    self._writer.write(GRANTED)
                     self._rest()
                 else:
                     self._queue.clear()
-                    self._refuse(item.answer)
+                    self._writer.write(last(item.answer))
+                    self._linger()
                     return
         finally:
             self._stepping = False
         if self._holds & _PIPELINE and not self._queue:
             self._release(_PIPELINE)
-        if self._closing and self._serving is None and not self._queue and self.transport is not None:
-            self._outbox.flush()
-            self.transport.close()
+        if self._closing and self._serving is None and not self._queue:
+            self._writer.close()
 
     def _serve(self, request: Request) -> None:
         self._serving = request
@@ -318,97 +329,42 @@ class Connection(asyncio.Protocol):
             log.exception("a request could not be handled; this is a fault of the agent")
             request.answer(Answer(500, "UF", "internal_error", "the agent failed; its log says more"))
 
-    def _refuse(self, answer: Answer) -> None:
-        """Answer a bad request and close, once the client had a chance to read it."""
-        transport = self.transport
-        if transport is None:
-            return
-        self._outbox.flush()
-        body = answer.body()
-        head = b"HTTP/1.1 %d %b\r\n%bcontent-length: %d\r\nconnection: close\r\n\r\n"
-        status = answer.status
-        transport.write(head % (status, reason_of(status), answer.headers(), len(body)) + body)
-        self._linger(transport)
-
-    def _linger(self, transport: asyncio.Transport) -> None:
+    def _linger(self) -> None:
         """Close, but go on reading for a while: a client that still sends would lose its answer."""
         self._closing = True
         self._arriving = None
         self._parser.stop()
-        if transport.can_write_eof():
-            transport.write_eof()
+        if self._writer.end():
             self._release(_PIPELINE | _QUEUED | _FLOW)
             self.deadline = self._listener.now + LINGER_S
         else:
-            transport.close()
-
-    def _cut(self) -> None:
-        """End with a reset, which no client takes for the end of a response."""
-        if self.transport is not None:
-            self._outbox.flush()
-            reset(self.transport)
+            self._writer.close()
 
     # -- responses -------------------------------------------------------------------------------
 
     def write_response(
         self, request: Request, status: int, reason: bytes, headers: bytes, body: bytes, declared: int | None
     ) -> None:
-        transport = self.transport
-        if transport is None or self._serving is not request:
+        if self._serving is not request:
             return
-        if status == 204:
-            length, body = b"", b""
-        elif status == 304 or request.head.method == b"HEAD":
-            length, body = b"content-length: %d\r\n" % declared if declared is not None else b"", b""
-        else:
-            length = b"content-length: %d\r\n" % len(body)
-        self._keep = self._may_keep(request) and self._arriving is not request
-        connection = self._connection_line(request)
-        data = b"HTTP/1.1 %d %b\r\n%b%b%b\r\n%b" % (status, reason, headers, length, connection, body)
-        self._rates.wrote += len(data)
-        self._outbox.send(transport, data)
-        if not self._keep:
-            self._outbox.flush()
-        self._served(request, transport)
+        keep = self._may_keep(request) and self._arriving is not request
+        self._writer.send(self._response.whole(request, status, reason, headers, body, declared, keep))
+        self._served(request)
 
     def write_interim(self, request: Request, status: int, reason: bytes, headers: bytes) -> None:
-        awaited = self._serving is request and not self._framing and not request.http10
-        if self.transport is not None and awaited and self._writable:
-            self._outbox.flush()
-            head = b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, headers)
-            self._rates.wrote += len(head)
-            self.transport.write(head)
+        awaited = self._serving is request and not self._response.framing and not request.http10
+        if awaited and self._writable:
+            self._writer.write(interim(status, reason, headers))
             if status == 100:
                 self._invite()
 
     def begin_response(
         self, request: Request, status: int, reason: bytes, headers: bytes, opening: Opening
     ) -> None:
-        transport = self.transport
-        if transport is None or self._serving is not request:
+        if self._serving is not request:
             return
-        if status in (204, 304) or request.head.method == b"HEAD":
-            raise RemoteProtocolError("a body where none may be")
-        if opening.upgrade and opening.upgrade.lower() != request.upgrade.lower():
-            raise RemoteProtocolError("a switch to another protocol than the one asked for")
-        self._outbox.flush()
-        self._keep = self._may_keep(request)
-        length = b""
-        if opening.upgrade:
-            self._framing = _Framing.SWITCHED
-            length = b"connection: upgrade\r\nupgrade: %b\r\n" % opening.upgrade
-        elif opening.length is not None:
-            self._framing, self._remaining = _Framing.LENGTH, opening.length
-            length = b"content-length: %d\r\n" % opening.length
-        elif request.http10:
-            self._framing, self._keep = _Framing.CLOSE, False
-        else:
-            self._framing = _Framing.CHUNKED
-            length = b"transfer-encoding: chunked\r\n"
-        connection = b"" if opening.upgrade else self._connection_line(request)
-        head = b"HTTP/1.1 %d %b\r\n%b%b%b\r\n" % (status, reason, headers, length, connection)
-        self._rates.wrote += len(head)
-        transport.write(head)
+        keep = self._may_keep(request)
+        self._writer.write(self._response.begin(request, status, reason, headers, opening, keep))
         if opening.upgrade:
             self._switch(request)
 
@@ -422,64 +378,48 @@ class Connection(asyncio.Protocol):
                 request.upload.end(b"")
 
     def write_part(self, request: Request, data: bytes) -> None:
-        transport = self.transport
-        if transport is None or self._serving is not request:
-            return
-        self._rates.wrote += len(data)
-        if self._framing is _Framing.CHUNKED:
-            size = b"%x\r\n" % len(data)
-            self._rates.wrote += len(size) + 2
-            transport.writelines((size, data, b"\r\n"))
-            return
-        if self._framing is _Framing.LENGTH:
-            self._remaining -= len(data)
-            if self._remaining < 0:
-                raise RemoteProtocolError("more of a body than was declared")
-        transport.write(data)
+        if self._serving is request:
+            line = self._response.part(len(data))
+            if line:
+                self._writer.write_chunk(line, data)
+            else:
+                self._writer.write(data)
 
     def finish_response(self, request: Request, trailers: bytes) -> None:
-        transport = self.transport
-        if transport is None or self._serving is not request:
+        if self._serving is not request:
             return
-        if self._framing is _Framing.SWITCHED:
-            if self._half_closed:
-                self._served(request, transport)
-            else:
-                self._answered = True
-                transport.write_eof()
+        if self._response.framing is Framing.SWITCHED and not self._half_closed:
+            self._answered = True
+            self._writer.end()
             return
-        if self._framing is _Framing.LENGTH and self._remaining:
-            raise RemoteProtocolError("less of a body than was declared")
-        if self._framing is _Framing.CHUNKED:
-            transport.write(b"0\r\n%b\r\n" % trailers)
-        self._served(request, transport)
+        end = self._response.end(trailers)
+        if end:
+            self._writer.write(end)
+        self._served(request)
 
     def break_off(self, request: Request) -> None:
         """End a response that cannot be completed."""
         if self._serving is request:
             self._serving = None
-            self._cut()
+            self._writer.reset()
 
     def _may_keep(self, request: Request) -> bool:
         return request.keep_alive and not self._listener.closing and not (self._closing and not self._queue)
 
-    def _connection_line(self, request: Request) -> bytes:
-        if not self._keep:
-            return b"connection: close\r\n"
-        return b"connection: keep-alive\r\n" if request.http10 else b""
-
-    def _served(self, request: Request, transport: asyncio.Transport) -> None:
+    def _served(self, request: Request) -> None:
         """The response is written to its end: go on with the next request, or close."""
         self._serving = None
-        switched = self._framing is _Framing.SWITCHED
-        self._framing = _Framing.NONE
+        response = self._response
+        switched = response.framing is Framing.SWITCHED
+        response.framing = Framing.NONE
         if self._arriving is request and not switched:
-            self._linger(transport)
-        elif not self._keep or switched:
+            self._linger()
+        elif not response.keep or switched:
             self._closing = True
             self._queue.clear()
+            self._writer.flush()
             self._look_again()
-            transport.close()
+            self._writer.close()
         else:
             if self._writable:
                 self._rest()
@@ -496,31 +436,29 @@ class Connection(asyncio.Protocol):
         return self._serving is not None or bool(self._queue)
 
     def close_if_idle(self) -> None:
-        if not self.busy and not self._parser.in_message and self.transport is not None:
-            self._outbox.flush()
-            self.transport.close()
+        if not self.busy and not self._parser.in_message:
+            self._writer.close()
+
+    def abort(self) -> None:
+        """Close at once, whatever is under way."""
+        if self._transport is not None:
+            self._transport.abort()
 
     # -- time ------------------------------------------------------------------------------------
 
     def _look_again(self) -> None:
         """Begin to measure how fast the client sends and reads."""
-        self._rates.look(self._listener.now, self._unread())
+        self._rates.look(self._listener.now, self._writer.unread())
         self.deadline = self._listener.now + self._limits.rate_grace
-
-    def _unread(self) -> int:
-        """Return how many bytes the client has not taken yet; some of them may be the system's already."""
-        if self.transport is None:
-            return 0
-        return self.transport.get_write_buffer_size() + unacknowledged(self.transport)
 
     def expire(self) -> None:
         """The deadline passed: cut a client that does not read, answer a slow one, close a resting one."""
-        transport = self.transport
+        transport = self._transport
         if transport is None:
             return
-        self._outbox.flush()
-        if self._rates.reads_too_slowly(self._listener.now, self._unread()):
-            self._cut()
+        self._writer.flush()
+        if self._rates.reads_too_slowly(self._listener.now, self._writer.unread()):
+            self._writer.reset()
         elif self._serving is not None:
             if self._sends_too_slowly():
                 self._parser.late()
@@ -535,23 +473,23 @@ class Connection(asyncio.Protocol):
             self._parser.late()
             self._step()
         else:
-            self._expire_at_rest(transport)
+            self._expire_at_rest()
 
     def _sends_too_slowly(self) -> bool:
         """Say whether the body of the request being served comes too slowly, and not for our reasons."""
         awaited = self._arriving is self._serving and self._parser.in_body and self._invited
         return awaited and not self._holds and self._rates.sends_too_slowly(self._listener.now)
 
-    def _expire_at_rest(self, transport: asyncio.Transport) -> None:
+    def _expire_at_rest(self) -> None:
         """Close a connection that has rested long enough, or that only lingers."""
         end = self._resting_since + self._limits.idle_timeout
         if self._closing or self._listener.now >= end:
-            transport.close()
-        elif self._unread():
+            self._writer.close()
+        elif self._writer.unread():
             self._look_again()
         else:
             self.deadline = end
 
     def __repr__(self) -> str:
         state = "serving" if self._serving is not None else "resting"
-        return f"<Connection {state} waiting={len(self._queue)} framing={self._framing.name}>"
+        return f"<Connection {state} waiting={len(self._queue)} framing={self._response.framing.name}>"

@@ -12,8 +12,6 @@ from busmesh.relay.outbox import Outbox
 from busmesh.relay.refusals import Limits
 from busmesh.relay.request import Request
 
-__all__ = ["Connection", "Listener", "Request"]
-
 #: Connections that the system takes before this process has.
 BACKLOG = 1024
 
@@ -81,8 +79,7 @@ class Listener:
         while self.connections and time.monotonic() < until:  # noqa: ASYNC110 - at the very end only
             await asyncio.sleep(0.02)
         for connection in list(self.connections):
-            if connection.transport is not None:
-                connection.transport.abort()
+            connection.abort()
         if self._sweeper is not None:
             self._sweeper.cancel()
 

@@ -12,9 +12,14 @@ from typing import Any
 
 
 class Outbox:
-    """Messages for many connections, kept for less than one turn of the event loop."""
+    """Messages for many connections, kept for less than one turn of the event loop.
+
+    Attributes:
+        turn: how often what waited was written; what was sent in an earlier one is on its way.
+    """
 
     def __init__(self) -> None:
+        self.turn = 0
         self._messages: list[tuple[Any, bytes]] = []
 
     def send(self, transport: Any, data: bytes) -> None:
@@ -27,6 +32,7 @@ class Outbox:
         """Write what waits, in the order in which it came."""
         if self._messages:
             messages, self._messages = self._messages, []
+            self.turn += 1
             for transport, data in messages:
                 if not transport.is_closing():
                     transport.write(data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from busmesh.decide.request import RequestHead
 from busmesh.relay.answers import Answer, reason_of
@@ -10,8 +10,32 @@ from busmesh.relay.flow import Receiver
 from busmesh.relay.upload import Upload
 from busmesh.wire.stream import Opening
 
-if TYPE_CHECKING:
-    from busmesh.relay.clientconnection import Connection
+
+class Client(Protocol):
+    """Where a request came from, and where what is answered goes; :class:`Request` says what each means."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether the client keeps up with what is written to it."""
+
+    def write_response(
+        self, request: Request, status: int, reason: bytes, headers: bytes, body: bytes, declared: int | None
+    ) -> None: ...
+
+    def write_interim(self, request: Request, status: int, reason: bytes, headers: bytes) -> None: ...
+
+    def begin_response(
+        self, request: Request, status: int, reason: bytes, headers: bytes, opening: Opening
+    ) -> None: ...
+
+    def write_part(self, request: Request, data: bytes) -> None: ...
+
+    def finish_response(self, request: Request, trailers: bytes) -> None: ...
+
+    def break_off(self, request: Request) -> None: ...
+
+    def hold_flow(self, held: bool) -> None:
+        """Read nothing while whoever takes the body is behind."""
 
 
 class Incoming(Protocol):
@@ -81,7 +105,7 @@ class Request:
 
     def __init__(  # noqa: PLR0913  # what the parser tells, each request once
         self,
-        connection: Connection,
+        connection: Client,
         head: RequestHead,
         authority: bytes,
         traceparent: bytes | None,

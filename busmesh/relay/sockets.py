@@ -53,3 +53,9 @@ def reset(transport: asyncio.Transport) -> None:
     if sock is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
     transport.abort()
+
+
+def failed(transport: asyncio.Transport) -> bool:
+    """Say whether the system knows of an error on a connection that nobody reads any more."""
+    sock = transport.get_extra_info("socket")
+    return sock is not None and bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from busmesh.errors import RemoteProtocolError
+from busmesh.relay.clientconnection import Connection
 from busmesh.relay.flow import Receiver
-from busmesh.relay.listener import Connection, Listener, Request
+from busmesh.relay.listener import Listener
 from busmesh.relay.refusals import Limits
+from busmesh.relay.request import Request
 from busmesh.relay.upload import Upload
 from busmesh.wire.stream import Opening
 from tests.relay.bodies import LAST, chunks

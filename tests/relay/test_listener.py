@@ -11,9 +11,10 @@ import pytest
 import uvloop
 
 from busmesh.relay.answers import Answer
-from busmesh.relay.clientconnection import LINGER_S
-from busmesh.relay.listener import Connection, Listener, Request
+from busmesh.relay.clientconnection import LINGER_S, Connection
+from busmesh.relay.listener import Listener
 from busmesh.relay.refusals import Limits
+from busmesh.relay.request import Request
 from busmesh.wire.stream import Opening
 from tests.relay.transcript import request
 from tests.relay.wires import FakeTransport, Response, responses
