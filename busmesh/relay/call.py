@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from busmesh.relay.flow import Receiver
+from busmesh.relay.flow import Receiver, Source
 from busmesh.wire.stream import Opening
-
-if TYPE_CHECKING:
-    from busmesh.relay.appconnection import AppConnection
 
 
 class AppResponse(NamedTuple):
@@ -51,6 +48,19 @@ class Consumer(Protocol):
 
     def reset(self, failure: AppFailure) -> None:
         """The response breaks off."""
+
+
+class Carrier(Source, Protocol):
+    """The connection that a call is at work on; the source of its response."""
+
+    def write(self, call: Call, data: bytes) -> None:
+        """Send more of the request's body."""
+
+    def finish(self, call: Call) -> None:
+        """Send the end of the request's body."""
+
+    def abort(self) -> None:
+        """Close at once; the call hears nothing more."""
 
 
 class Call:
@@ -98,7 +108,7 @@ class Call:
         self.finished = opening is None
         self.trailers = b""
         #: Where it is: at work on a connection, or waiting for one in a queue.
-        self.connection: AppConnection | None = None
+        self.connection: Carrier | None = None
         self.queue: deque[Call] | None = None
         self._early: list[bytes] = []
 

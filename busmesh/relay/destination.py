@@ -7,10 +7,8 @@ made anew at the next pick, limits, breakers and ejections go on.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Collection
 from random import Random
-from typing import TYPE_CHECKING
 
 from busmesh.decide.affinity import Affinity
 from busmesh.decide.balance import Balancer, make
@@ -20,9 +18,6 @@ from busmesh.decide.origin import Origin
 from busmesh.decide.records import Action, Change
 from busmesh.decide.route import Target
 from busmesh.relay.upstream import Endpoint, Upstream
-
-if TYPE_CHECKING:
-    from busmesh.relay.exchange import Exchange
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +42,6 @@ class Destination:
 
     Attributes:
         guard: limits, breakers, ejection, budget.
-        line: requests that wait for a place.
         plain: of a try that went well nobody has to hear.
     """
 
@@ -63,7 +57,6 @@ class Destination:
         self._members: set[str] = set()
         self.guard = Guard(target.traffic, rng, now)
         self.admission = self.guard.admission
-        self.line: deque[Exchange] = deque()
         self._measures = self.plain = False
         self._look()
 
@@ -175,14 +168,23 @@ class Destination:
 
     # -- what became of it ---------------------------------------------------------------------------
 
-    def report(self, exchange: Exchange, endpoint: Endpoint, status: int, flags: str, now: float) -> None:
-        """Hear how a try ended; ``flags`` is empty for an application's own response."""
-        grants, exchange.grants = exchange.grants, None
+    def report(
+        self, endpoint: Endpoint, status: int, flags: str, took: float, grants: Grants | None, now: float
+    ) -> None:
+        """Hear how a try ended.
+
+        Args:
+            endpoint: the instance that was tried.
+            status: what it ended with.
+            flags: empty for an application's own response.
+            took: seconds.
+            grants: what breakers granted for it.
+            now: monotonic seconds.
+        """
         if flags in _SAYS_NOTHING:
             for breaker, token in grants or ():
                 breaker.abandoned(token)
             return
-        took = now - exchange.sent_at
         failed = bool(flags) or is_failure(status)
         if failed:
             endpoint.figures.failed(now, took)

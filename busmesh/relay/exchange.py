@@ -104,7 +104,7 @@ class Exchange:
         #: The request at work beside this agent for which this one is made, if it says so.
         self.context: Context | None = None
         #: Other tries of the same request that run beside it.
-        self.race: Race | None = None
+        self.race: Race[Exchange] | None = None
         #: What an instance said of when to ask again.
         self.retry_after = 0
         self.sent_at = 0.0

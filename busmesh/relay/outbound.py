@@ -26,6 +26,7 @@ from busmesh.relay.contexts import Contexts
 from busmesh.relay.destination import Destination
 from busmesh.relay.exchange import DEFAULT_TIMEOUT_S, Exchange, Observer
 from busmesh.relay.parking import PATIENCE_S, Parking
+from busmesh.relay.queueing import Queues
 from busmesh.relay.racing import Race
 from busmesh.relay.request import Incoming
 from busmesh.relay.ticker import Ticker
@@ -89,6 +90,7 @@ class Outbound:
         self.on_reply = self.tries.on_reply
         self._parking = Parking(MAX_WAITING)
         self._waiting = Waiting(MAX_WAITING)
+        self._queues = Queues(self._waiting, self._admitted, self._waited_in_line)
         self._actions = Actions(self, self._waiting, rng)
         self._ticker = Ticker(TICK_S, self._tick)
         self.active = 0
@@ -99,7 +101,7 @@ class Outbound:
         """Route by ``snapshot`` from the next request on."""
         self._snapshot = snapshot
         for destination in self._upstreams.use(time.monotonic(), snapshot.renewed):
-            self._promote(destination)
+            self._queues.promote(destination)
 
     # -- a request ---------------------------------------------------------------------------------
 
@@ -142,8 +144,13 @@ class Outbound:
             exchange.key = exchange.said or destination.affinity.fresh(self._rng)
         if destination.admission.admit():
             self._admitted(exchange, destination)
-        else:
-            self._stand_in_line(exchange, destination)
+        elif not self._queues.enter(exchange, destination):
+            limits = destination.admission.limits
+            message = (
+                f"{limits.max_requests} requests to {destination.target} are under way"
+                f" and {limits.max_pending} wait"
+            )
+            self._give_up(exchange, 503, "UO", "overflow", message)
 
     def _admitted(self, exchange: Exchange, destination: Destination) -> None:
         exchange.admission = destination.admission
@@ -233,40 +240,9 @@ class Outbound:
 
     # -- waiting -----------------------------------------------------------------------------------
 
-    def _stand_in_line(self, exchange: Exchange, destination: Destination) -> None:
-        """No place: wait for one, unless too many do already."""
-        admission = destination.admission
-        limits = admission.limits
-        if len(self._waiting) < MAX_WAITING and admission.wait():
-            destination.line.append(exchange)
-            self._waiting.wait(exchange, exchange.started + exchange.allowed, self._waited_in_line)
-            return
-        message = (
-            f"{limits.max_requests} requests to {destination.target} are under way"
-            f" and {limits.max_pending} wait"
-        )
-        self._give_up(exchange, 503, "UO", "overflow", message)
-
-    def _leave_line(self, exchange: Exchange) -> bool:
-        """Take a request out of the line; False if it stands in none."""
-        destination = exchange.destination
-        if destination is None or exchange not in destination.line:
-            return False
-        destination.line.remove(exchange)
-        destination.admission.leave()
-        return True
-
     def _waited_in_line(self, exchange: Exchange) -> None:
-        self._leave_line(exchange)
         message = f"no place at {exchange.target} within {exchange.allowed:g} s"
         self._give_up(exchange, 504, "UT", "timeout", message)
-
-    def _promote(self, destination: Destination) -> None:
-        """Let in whoever has waited longest, as far as there are places."""
-        while destination.line and destination.admission.promote():
-            exchange = destination.line.popleft()
-            self._waiting.remove(exchange)
-            self._admitted(exchange, destination)
 
     def _wait_or_give_up(self, exchange: Exchange) -> None:
         """No instance is usable: wait if one may come within reach in a moment."""
@@ -437,7 +413,8 @@ class Outbound:
         endpoint.active -= 1
         self._observer.end_try(exchange, status, flags, now)
         if flags or status >= 500 or not destination.plain:
-            destination.report(exchange, endpoint, status, flags, now)
+            grants, exchange.grants = exchange.grants, None
+            destination.report(endpoint, status, flags, now - exchange.sent_at, grants, now)
 
     def _try_failed(self, exchange: Exchange, status: int, flags: str, now: float) -> None:
         if exchange.endpoint is not None:
@@ -478,7 +455,7 @@ class Outbound:
             exchange.admission = None
             admission.release()
             if admission.pending and destination is not None:
-                self._promote(destination)
+                self._queues.promote(destination)
 
     def _give_back(self, exchange: Exchange) -> None:
         if exchange.budget is not None:
@@ -497,7 +474,7 @@ class Outbound:
         elif self.tries.cancel(exchange, "client_gone"):
             self._try_failed(exchange, 499, "DC", time.monotonic())
             self._give_up(exchange, 499, "DC", "client_gone", "the client is gone")
-        elif self._leave_line(exchange) or self._parking.remove(exchange) or self._waiting.remove(exchange):
+        elif self._queues.leave(exchange) or self._parking.remove(exchange) or self._waiting.remove(exchange):
             self._waiting.remove(exchange)
             self._give_up(exchange, 499, "DC", "client_gone", "the client is gone")
 

@@ -11,14 +11,11 @@ import math
 import time
 from collections.abc import Mapping
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from busmesh.decide.balance import Figures
 from busmesh.names import ServiceName
+from busmesh.telemetry.series import RequestMetrics
 from busmesh.wire.frame import Session
-
-if TYPE_CHECKING:
-    from busmesh.telemetry.metrics import RequestMetrics
 
 
 class Endpoint:

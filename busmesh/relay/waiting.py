@@ -31,9 +31,13 @@ class Waiting:
     def __len__(self) -> int:
         return len(self._then)
 
+    @property
+    def full(self) -> bool:
+        return len(self._then) >= self._capacity
+
     def wait(self, exchange: Exchange, due: float, then: Then) -> bool:
         """Call ``then`` at ``due`` (monotonic seconds); False if there is no room."""
-        if len(self._then) >= self._capacity:
+        if self.full:
             return False
         if len(self._heap) > 2 * len(self._then) + SLACK:
             self._clear_out()

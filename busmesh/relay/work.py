@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from busmesh.decide.authz.engine import Decision
 from busmesh.errors import RemoteProtocolError
 from busmesh.names import SpiffeId, Subjects
 from busmesh.relay.call import AppFailure, AppResponse, Call
-from busmesh.relay.flow import Receiver, Sender
+from busmesh.relay.flow import Gate, Receiver, Sender
 from busmesh.relay.websocket import GOING_AWAY, FrameCutter
 from busmesh.telemetry.series import RequestMetrics
 from busmesh.telemetry.spans import Span
 from busmesh.wire.frame import Kind, Session
 from busmesh.wire.http import Refusal, WireRequest, encode_refusal, encode_response
 from busmesh.wire.stream import Opening, encode_opening
-
-if TYPE_CHECKING:
-    from busmesh.relay.inbound import Inbound
 
 
 class Peer:
@@ -55,6 +52,41 @@ class Peer:
             f"x-forwarded-client-cert: By={me};Hash={fingerprint};URI={session.peer}\r\n".encode()
         )
         self.metrics: RequestMetrics | None = None
+
+
+class Keeper(Protocol):
+    """Who knows all that is at work here, and sends for it.
+
+    Attributes:
+        gate: the bus, for bodies in parts.
+    """
+
+    gate: Gate
+
+    @property
+    def chunk(self) -> int:
+        """Bytes of a body in one frame."""
+
+    @property
+    def instance(self) -> str:
+        """The name of this instance."""
+
+    def send(
+        self, peer: Peer, kind: int, stream: int, plaintext: bytes, *, tell_if_gone: bool = False
+    ) -> None:
+        """Send a frame to a caller."""
+
+    def done(self, work: Work, result: AppResponse | AppFailure) -> None:
+        """Hear what became of a call whose response comes in one piece."""
+
+    def begun(self, work: Work) -> None:
+        """Hear that a response has begun and goes back in parts."""
+
+    def sent(self, work: Work) -> None:
+        """Hear that such a response was sent to its end."""
+
+    def over(self, work: Work) -> None:
+        """Hear that nothing more comes of it."""
 
 
 class Work:
@@ -95,7 +127,7 @@ class Work:
 
     def __init__(
         self,
-        inbound: Inbound,
+        inbound: Keeper,
         peer: Peer,
         stream: int,
         request: WireRequest,
