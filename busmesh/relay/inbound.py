@@ -20,10 +20,11 @@ from busmesh.decide.request import RequestHead
 from busmesh.errors import RemoteProtocolError
 from busmesh.names import SpiffeId, Subjects
 from busmesh.relay.access import Access
-from busmesh.relay.application import Application, render_opening, render_request
+from busmesh.relay.application import Application
 from busmesh.relay.call import AppFailure, AppResponse, Call
 from busmesh.relay.contexts import Contexts
 from busmesh.relay.flow import STREAM_IDLE_S, STREAM_TICK_S, Gate, Receiver, Windows
+from busmesh.relay.rendering import render_opening, render_request
 from busmesh.relay.replies import answerable
 from busmesh.relay.tally import Tally
 from busmesh.relay.ticker import Ticker

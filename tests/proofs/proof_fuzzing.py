@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from busmesh.errors import RemoteProtocolError
 from busmesh.names import SpiffeId
-from busmesh.relay.appconnection import AppResponse
+from busmesh.relay.call import AppResponse
 from busmesh.relay.refusals import Limits
 from busmesh.wire.frame import FrameError, Kind, Session, read_header, unknown_session
 from busmesh.wire.http import (

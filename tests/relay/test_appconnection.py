@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from busmesh.relay.appconnection import MAX_INTERIM, AppConnection, AppFailure, AppResponse, Call
-from busmesh.relay.call import Consumer
+from busmesh.relay.appconnection import AppConnection
+from busmesh.relay.call import AppFailure, AppResponse, Call, Consumer
 from busmesh.relay.flow import Receiver
 from busmesh.relay.outbox import Outbox
+from busmesh.relay.responseparsing import MAX_INTERIM
 from busmesh.wire.http import decode_response, encode_response
 from busmesh.wire.stream import Opening, decode_end, encode_end
 from tests.relay.wires import FakeTransport

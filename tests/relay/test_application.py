@@ -11,8 +11,9 @@ import pytest
 import uvloop
 
 from busmesh.relay import application as pool_module
-from busmesh.relay.appconnection import AppFailure, AppResponse, Call
-from busmesh.relay.application import Application, PoolLimits, render_request
+from busmesh.relay.application import Application, PoolLimits
+from busmesh.relay.call import AppFailure, AppResponse, Call
+from busmesh.relay.rendering import render_request
 
 Result = AppResponse | AppFailure
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
