@@ -67,12 +67,13 @@ from busmesh.members.load import STALE_S, Load, LoadMeter, read_report
 from busmesh.names import ServiceName, SpiffeId, Subjects
 from busmesh.policy.compile import Caller
 from busmesh.policy.snapshot import Snapshot
+from busmesh.relay.accepting import Acceptor
 from busmesh.relay.access import Access
 from busmesh.relay.application import Application, PoolLimits
 from busmesh.relay.destination import Destination
-from busmesh.relay.handshakes import Acceptor, Sessions, open_session
 from busmesh.relay.inbound import Inbound
 from busmesh.relay.listener import Listener
+from busmesh.relay.opening import Sessions, open_session
 from busmesh.relay.outbound import Beside, Outbound
 from busmesh.relay.upstreams import Upstreams
 from busmesh.telemetry.access import AccessLog

@@ -21,7 +21,7 @@ from busmesh.identity.signed import open_signed
 from busmesh.members.announcement import PURPOSE, Announcement, State, decode
 from busmesh.members.table import Member, MemberTable
 from busmesh.names import ServiceName, Subjects
-from busmesh.relay.handshakes import Sessions
+from busmesh.relay.opening import Sessions
 from busmesh.relay.tally import Tally
 from busmesh.relay.upstream import Endpoint, Knowledge
 from busmesh.relay.upstreams import Upstreams

@@ -15,7 +15,8 @@ from busmesh.members.announcement import Announcement
 from busmesh.names import SpiffeId
 from busmesh.relay.access import refusal_of
 from busmesh.relay.exchange import Exchange
-from busmesh.relay.work import Peer, Work
+from busmesh.relay.peer import Peer
+from busmesh.relay.work import Work
 from busmesh.telemetry.access import AccessLog
 from busmesh.telemetry.metrics import Registry
 from busmesh.telemetry.series import RequestMetrics

@@ -12,7 +12,8 @@ from busmesh.decide.authz.authenticate import Tokens
 from busmesh.decide.authz.authorizer import Authorizer
 from busmesh.decide.authz.engine import DENIED_BODY, Decision
 from busmesh.decide.request import RequestHead
-from busmesh.relay.work import Observer, Peer
+from busmesh.relay.peer import Peer
+from busmesh.relay.work import Observer
 from busmesh.wire.http import Refusal, WireRequest
 
 #: A decision's code -> flags and code of the refusal, and whether its reason is told to the caller.

@@ -24,11 +24,12 @@ from busmesh.relay.application import Application
 from busmesh.relay.call import AppFailure, AppResponse, Call
 from busmesh.relay.contexts import Contexts
 from busmesh.relay.flow import STREAM_IDLE_S, STREAM_TICK_S, Gate, Receiver, Windows
+from busmesh.relay.peer import Peer
 from busmesh.relay.rendering import render_opening, render_request
 from busmesh.relay.replies import answerable
 from busmesh.relay.tally import Tally
 from busmesh.relay.ticker import Ticker
-from busmesh.relay.work import Observer, Peer, Work
+from busmesh.relay.work import Observer, Work
 from busmesh.wire.frame import OVERHEAD, FrameError, Kind, Session, read_header, unknown_session
 from busmesh.wire.http import Refusal, WireRequest, decode_request, encode_refusal, encode_response
 from busmesh.wire.probe import ProbeState, decode_probe, encode_probe_result

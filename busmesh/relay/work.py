@@ -8,50 +8,14 @@ from typing import Protocol
 
 from busmesh.decide.authz.engine import Decision
 from busmesh.errors import RemoteProtocolError
-from busmesh.names import SpiffeId, Subjects
 from busmesh.relay.call import AppFailure, AppResponse, Call
 from busmesh.relay.flow import Gate, Receiver, Sender
+from busmesh.relay.peer import Peer
 from busmesh.relay.websocket import GOING_AWAY, FrameCutter
-from busmesh.telemetry.series import RequestMetrics
 from busmesh.telemetry.spans import Span
-from busmesh.wire.frame import Kind, Session
+from busmesh.wire.frame import Kind
 from busmesh.wire.http import Refusal, WireRequest, encode_refusal, encode_response
 from busmesh.wire.stream import Opening, encode_opening
-
-
-class Peer:
-    """A session with a caller, and what is prepared once for all its requests.
-
-    Attributes:
-        since: when the handshake was complete (monotonic seconds).
-        heard: when a frame of it was opened last that says that the caller lives.
-        gone: since when somebody says, unsealed, that the caller is gone; 0 if nobody does.
-    """
-
-    __slots__ = (
-        "certificate_line",
-        "gone",
-        "gone_head",
-        "heard",
-        "metrics",
-        "reply_head",
-        "session",
-        "since",
-    )
-
-    def __init__(self, session: Session, subjects: Subjects, me: SpiffeId, fingerprint: str) -> None:
-        self.session = session
-        self.since = self.heard = time.monotonic()
-        self.gone = 0.0
-        replies = subjects.replies(session.peer.instance, session.worker, me.instance)
-        self.reply_head = f"PUB {replies}".encode()
-        #: Where the bus says that the caller is gone.
-        self.gone_head = f"{subjects.gone_prefix(me.instance)}{session.number:x}-".encode()
-        # As Envoy's x-forwarded-client-cert: who proved what to whom.
-        self.certificate_line = (
-            f"x-forwarded-client-cert: By={me};Hash={fingerprint};URI={session.peer}\r\n".encode()
-        )
-        self.metrics: RequestMetrics | None = None
 
 
 class Keeper(Protocol):

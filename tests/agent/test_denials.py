@@ -11,7 +11,7 @@ from busmesh.agent.witness import Witness
 from busmesh.decide.authz.engine import Decision
 from busmesh.members.announcement import Announcement
 from busmesh.names import ServiceName, SpiffeId, Subjects
-from busmesh.relay.work import Peer
+from busmesh.relay.peer import Peer
 from busmesh.telemetry.access import AccessLog
 from busmesh.telemetry.metrics import Registry
 from busmesh.telemetry.trace import Tracer

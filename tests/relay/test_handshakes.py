@@ -20,17 +20,10 @@ from busmesh.identity.ca import CertificateAuthority
 from busmesh.identity.handshake import Handshake
 from busmesh.identity.holder import Identity
 from busmesh.names import ServiceName, SpiffeId, Subjects
-from busmesh.relay import handshakes as module
-from busmesh.relay.handshakes import (
-    HALF_WAY_MAX,
-    HALF_WAY_S,
-    NEW_PER_S,
-    Acceptor,
-    Sessions,
-    _lot,
-    _worker_of,
-    open_session,
-)
+from busmesh.relay import accepting, opening
+from busmesh.relay.accepting import HALF_WAY_MAX, HALF_WAY_S, NEW_PER_S, Acceptor
+from busmesh.relay.handshaking import lot, worker_of
+from busmesh.relay.opening import Sessions, open_session
 from busmesh.wire.frame import Kind, Session, read_header
 
 SUBJECTS = Subjects()
@@ -138,13 +131,13 @@ def test_a_handshake_for_another_worker_stays_unanswered(orders: Identity) -> No
 @pytest.mark.parametrize("said", [{"worker": 64}, {"worker": -1}, {"worker": "1"}, [], {}])
 def test_a_worker_that_cannot_be_gets_no_session(said: object) -> None:
     with pytest.raises(RemoteProtocolError):
-        _worker_of(msgpack.packb(said))
+        worker_of(msgpack.packb(said))
 
 
 def test_the_workers_of_a_caller_use_all_of_an_instance(shop: Identity) -> None:
-    lots = [_lot(shop.id, "orders-1", worker)[0] % 4 for worker in range(4)]
+    lots = [lot(shop.id, "orders-1", worker)[0] % 4 for worker in range(4)]
     assert sorted(lots) == [0, 1, 2, 3]
-    assert len({_lot(shop.id, f"orders-{n}", 0)[0] % 2 for n in range(16)}) == 2, "they spread"
+    assert len({lot(shop.id, f"orders-{n}", 0)[0] % 2 for n in range(16)}) == 2, "they spread"
 
 
 # -- who gets a session ------------------------------------------------------------------------------
@@ -172,7 +165,7 @@ def test_a_slow_handshake_makes_no_deadline_early(
         clock[0] += 0.01 if question else 0.5
         return payload
 
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(accepting.time, "monotonic", lambda: clock[0])
     receiver = Receiver(orders)
     receiver.bus.change = takes_long
     mine = receiver.open(shop)
@@ -299,9 +292,9 @@ def test_answers_go_to_inboxes_of_the_mesh_only(orders: Identity, shop: Identity
 def test_handshakes_per_second_are_bounded(
     orders: Identity, shop: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "NEW_PER_S", 5)
+    monkeypatch.setattr(accepting, "NEW_PER_S", 5)
     now = [1000.0]
-    monkeypatch.setattr("busmesh.relay.handshakes.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("busmesh.relay.accepting.time.monotonic", lambda: now[0])
     receiver = Receiver(orders)
     answered = [bool(receiver.send(first_flight(shop, b"%016d" % n))) for n in range(8)]
     assert answered == [True] * 5 + [False] * 3
@@ -313,8 +306,8 @@ def test_handshakes_per_second_are_bounded(
 def test_junk_does_not_use_up_what_newcomers_need(
     orders: Identity, shop: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "NEW_PER_S", 5)
-    monkeypatch.setattr("busmesh.relay.handshakes.time.monotonic", lambda: 1000.0)
+    monkeypatch.setattr(accepting, "NEW_PER_S", 5)
+    monkeypatch.setattr("busmesh.relay.accepting.time.monotonic", lambda: 1000.0)
     receiver = Receiver(orders)
     for n in range(100):
         receiver.send(msgpack.packb([1, b"%016d" % n, b"junk"]))
@@ -324,9 +317,9 @@ def test_junk_does_not_use_up_what_newcomers_need(
 def test_half_way_handshakes_are_bounded_in_number_and_time(
     orders: Identity, shop: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "HALF_WAY_MAX", 5)
+    monkeypatch.setattr(accepting, "HALF_WAY_MAX", 5)
     now = [1000.0]
-    monkeypatch.setattr("busmesh.relay.handshakes.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("busmesh.relay.accepting.time.monotonic", lambda: now[0])
     receiver = Receiver(orders)
     for n in range(10):
         receiver.send(first_flight(shop, b"%016d" % n))
@@ -389,8 +382,8 @@ def test_it_is_tried_until_it_stands(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Also after a fault of our own: an endpoint without a session would never be used again."""
-    monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.0)
-    monkeypatch.setattr(module, "MAX_PAUSE_S", 0.0)
+    monkeypatch.setattr(opening, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(opening, "MAX_PAUSE_S", 0.0)
 
     async def work() -> None:
         opening = Opening()

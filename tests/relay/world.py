@@ -28,6 +28,7 @@ from busmesh.relay import access as access_module
 from busmesh.relay import actions as actions_module
 from busmesh.relay import inbound as inbound_module
 from busmesh.relay import outbound as outbound_module
+from busmesh.relay import peer as peer_module
 from busmesh.relay import streams as streams_module
 from busmesh.relay import tries as tries_module
 from busmesh.relay import upstream as upstream_module
@@ -41,9 +42,10 @@ from busmesh.relay.exchange import Exchange
 from busmesh.relay.inbound import Inbound
 from busmesh.relay.listener import Listener
 from busmesh.relay.outbound import Outbound
+from busmesh.relay.peer import Peer
 from busmesh.relay.upstream import Endpoint, Knowledge
 from busmesh.relay.upstreams import Upstreams
-from busmesh.relay.work import Peer, Work
+from busmesh.relay.work import Work
 from busmesh.wire.frame import Session
 from busmesh.wire.http import WireRequest
 from tests.relay.apps import FakeApp, WiredApp
@@ -307,7 +309,7 @@ class World:
         ManualTicker.clock = self.clock
         for module in (
             *(access_module, actions_module, inbound_module, outbound_module, streams_module, tries_module),
-            *(upstream_module, upstreams_module, work_module),
+            *(peer_module, upstream_module, upstreams_module, work_module),
         ):
             patch.setattr(module, "time", self.clock)
         for module in (inbound_module, outbound_module, tries_module, upstreams_module):
