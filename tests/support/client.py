@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import itertools
 import json
 import time
 from collections import Counter
@@ -69,8 +70,18 @@ async def at_rate(
     rate: float,
     count: int,
     make: Callable[[int], dict[str, Any]] = lambda number: {"method": "GET"},
+    until: asyncio.Event | None = None,
 ) -> list[Result]:
-    """Send ``count`` requests, one each 1/``rate`` seconds whatever becomes of those before (open loop)."""
+    """Send ``count`` requests, one each 1/``rate`` seconds whatever becomes of those before (open loop).
+
+    Args:
+        outbound: address of the agent.
+        service: whom to ask.
+        rate: requests per second.
+        count: how many at least.
+        make: what to ask, by the request's number.
+        until: go on until this is set, if it is not by then.
+    """
     limits = httpx2.Limits(max_connections=500, max_keepalive_connections=100)
     async with httpx2.AsyncClient(limits=limits, timeout=20, trust_env=False) as client:
 
@@ -91,7 +102,9 @@ async def at_rate(
 
         begin = time.perf_counter()
         tasks = []
-        for number in range(count):
+        for number in itertools.count():
+            if number >= count and (until is None or until.is_set()):
+                break
             await asyncio.sleep(max(0.0, begin + number / rate - time.perf_counter()))
             tasks.append(asyncio.create_task(one(number)))
         return list(await asyncio.gather(*tasks))
