@@ -326,7 +326,7 @@ class Tries:
     def _nobody_listens(self, tail: bytes) -> None:
         """The bus itself answered: the instance's agent is gone."""
         probe = tail[:1] == b"p"
-        digits = tail[1:] if probe else tail
+        digits = tail[1:].partition(b"-")[0] if probe else tail
         stream = int(digits) if digits.isdigit() and len(digits) < 20 else 0
         exchange = self.sent.get(stream) or self.begun.get(stream)
         if exchange is None or exchange.endpoint is None:
