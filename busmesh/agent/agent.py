@@ -19,6 +19,7 @@ from busmesh.agent import limits, memory
 from busmesh.agent.admin import Admin
 from busmesh.agent.definition import AgentDefinition, split_address
 from busmesh.agent.dryrun import DryRuns
+from busmesh.agent.ejections import Ejection, Ejections
 from busmesh.agent.evidence import SharedEvidence
 from busmesh.agent.expiry import register_identity
 from busmesh.agent.health import HealthChecker, Unreachable
@@ -46,13 +47,12 @@ from busmesh.agent.registrar import Drain, HealthChanged, Leave, PolicyInForce, 
 from busmesh.agent.rekeying import RekeyAll, Rekeying
 from busmesh.agent.telemetry import Telemetry
 from busmesh.agent.witness import Witness
-from busmesh.agent.worker import eject
 from busmesh.agent.workers import LocalLimits, Workers
 from busmesh.bus.address import SubjectAddress
 from busmesh.bus.bus import Bus
 from busmesh.bus.policylog import PolicyLog
 from busmesh.decide.ratelimit import RateLimiter
-from busmesh.decide.records import Action, Change
+from busmesh.decide.records import Change
 from busmesh.decide.sharing import Sharing
 from busmesh.errors import BusmeshError, IdentityError, UsageError
 from busmesh.identity.signed import seal_signed
@@ -215,6 +215,7 @@ class Agent:
         self.members = Members(bus, subjects, identity, self.upstreams, self.instance, bus.inbox)
         self.sessions = self.members.sessions = Sessions(self._open_session, self.members.opened)
         self.members.on_revision = self._on_revision
+        self.ejections = Ejections(self.upstreams, self._tell_ejection)
         now = time.monotonic()
         sharing = Sharing(born=self.registrar.announcement.incarnation, now=now)
         self.workers: Workers | None = None
@@ -226,9 +227,13 @@ class Agent:
                 self._worker_setup,
                 lambda: self.policies.entries,
                 lambda: self.inbound.closed_because if self.inbound is not None else "",
+                self.ejections.current,
                 self._worker_said,
+                self._workers_changed,
                 self._rng,
             )
+            workers = self.workers
+            self.registrar.workers = lambda: workers.taking
             self.local_limits = LocalLimits(local, self.workers)
         self.limiter = RateLimiter(sharing, local=local)
         self.limits = LimitSharing(bus, subjects, identity, self.id, sharing, self.limiter)
@@ -413,8 +418,9 @@ class Agent:
     def _discover(self, service: ServiceName) -> None:
         self.members.discover(service)
 
-    async def _open_session(self, service: ServiceName, instance: str) -> Session:
-        session = await open_session(self.bus, self.subjects, self.identity, service, instance)
+    async def _open_session(self, service: ServiceName, instance: str, shift: int) -> Session:
+        own = (self.bus, self.subjects, self.identity)
+        session = await open_session(*own, service, instance, shift=shift)
         if self.identity.ends(session.fingerprint):  # revoked while the last answer was on its way
             raise IdentityError(f"instance {instance} was revoked", code="BM4009")
         return session
@@ -477,8 +483,7 @@ class Agent:
 
     def _on_ejection(self, destination: Destination, change: Change) -> None:
         """Tell of an instance that leaves the rotation or returns, or would have."""
-        if self.workers is not None and change.action is Action.EJECTED:
-            self.workers.tell("eject", destination.target.key, change.instance)
+        self.ejections.found(destination, change)
         message = f"{change.instance} of {destination.target}: {change.action.value}, {change.cause.value}"
         self._event(
             f"outlier.{change.action.name.lower()}",
@@ -489,6 +494,10 @@ class Agent:
                 "cause": change.cause.value,
             },
         )
+
+    def _tell_ejection(self, ejection: Ejection) -> None:
+        if self.workers is not None:
+            self.workers.tell("eject", *ejection)
 
     def _health_changed(self, healthy: bool) -> None:
         self._may_serve()
@@ -596,12 +605,22 @@ class Agent:
         own = self.inbound.active if self.inbound is not None else 0
         return own + (self.workers.active if self.workers is not None else 0)
 
+    @property
+    def _at_work(self) -> bool:
+        """Whether a request is at work in any process of an agent that drains."""
+        own = self.inbound is not None and self.inbound.active > 0
+        return own or (self.workers is not None and not self.workers.at_rest)
+
     def _close_inbound(self, reason: str) -> None:
         """Have all processes refuse requests; with an empty reason, take them again."""
         assert self.inbound is not None, "an agent that serves"
         self.inbound.closed_because = reason
         if self.workers is not None:
             self.workers.tell("closed", reason)
+
+    def _workers_changed(self) -> None:
+        """Say at once which processes take sessions."""
+        self.registrar.mailbox.tell(Renewed())
 
     def _worker_setup(self, number: int) -> dict[str, object]:
         options = self.bus.options
@@ -620,17 +639,19 @@ class Agent:
 
     def _worker_said(self, message: Message) -> None:
         match message:
-            case ["counts", _, list(counted)]:
+            case ["counts", _, list(counted), list(counters)]:
                 for labels, retries, outcomes in counted:
                     self.registry.add(labels, retries, outcomes)
+                for name, text, names, more in counters:
+                    self.registry.counter(name, text, names).add(more)
             case ["access", list(events)]:
                 self.telemetry.forward("access", events)
             case ["spans", dict(spans)]:
                 self.telemetry.forward_spans(spans)
             case ["unreachable"]:
                 self._unreachable()
-            case ["eject", str(key), str(instance)]:
-                eject(self.upstreams, key, instance)
+            case ["eject", str(key), str(instance), str(cause), float(seconds)]:
+                self.ejections.heard(key, instance, cause, seconds)
             case ["limits", int(worker), plain]:
                 self.local_limits.hear(worker, plain)
 
@@ -653,8 +674,8 @@ class Agent:
             self._close_inbound("it is draining")
             self.inbound.go_away()
             if self.workers is not None:
-                self.workers.tell("drain")
-            while self.active and time.monotonic() < until:  # noqa: ASYNC110 - an event costs each request
+                self.workers.drain()
+            while self._at_work and time.monotonic() < until:  # noqa: ASYNC110 - an event costs each request
                 await asyncio.sleep(0.01)
             # From here on the bus answers in our place: "no responders", at once.
             await self.bus.unsubscribe(self._who)

@@ -21,6 +21,7 @@ from busmesh.identity.signed import open_signed
 from busmesh.members.announcement import PURPOSE, Announcement, State, decode
 from busmesh.members.table import Member, MemberTable
 from busmesh.names import ServiceName, Subjects
+from busmesh.relay.handshaking import lot
 from busmesh.relay.opening import Sessions
 from busmesh.relay.tally import Tally
 from busmesh.relay.upstream import Endpoint, Knowledge
@@ -92,6 +93,7 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
         self._subjects = subjects
         self._identity = identity
         self._upstreams = upstreams
+        self._worker = worker
         self._notice_prefix = subjects.notice_prefix(me, worker)
         self._answers = f"{inbox}.who"
         self._asked: dict[str, ServiceName] = {}
@@ -117,18 +119,25 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
     def discover(self, service: ServiceName) -> None:
         self.mailbox.tell(Follow(service))
 
-    def gone(self, endpoint: Endpoint) -> None:
-        """Take an endpoint out at once; the table follows.
+    def gone(self, endpoint: Endpoint, worker: int = 0) -> None:
+        """Take an endpoint out at once, as nobody listens there or hears any more; the table follows.
 
         Anybody on the bus can write "no responders". So the instance is asked: if it lives, it is back within
         a round trip, with the session that it had.
+
+        Args:
+            endpoint: the instance.
+            worker: which process of it that is about.
         """
         service, now = endpoint.service, time.monotonic()
-        endpoint.ready = False
-        if endpoint.session is not None and endpoint.session.worker:
+        if worker:
             # The instance lives on without this worker of it; another one takes the next session.
+            if endpoint.session is None or endpoint.session.worker != worker:
+                return  # it has, or is about to
             endpoint.session = None
-            self.renew_session(endpoint)
+            if self.sessions is not None:
+                self.sessions.want(service, endpoint.instance, shift=1)
+        endpoint.ready = False
         self._upstreams.upstream(service).knowledge = Knowledge.ASKING
         self._upstreams.changed(service)
         self._asked_at[service] = now
@@ -241,6 +250,7 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
         self.on_revision(announcement.revision)
         self.on_trust(announcement.trust, announcement.revocations)
         self._revive(announcement)
+        self._move(announcement)
         if changed:
             self._show(announcement.name)
         self._report(announcement)
@@ -257,6 +267,20 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
         if endpoint is not None and endpoint.suspect:
             endpoint.suspect = False
             self._upstreams.changed(announcement.name)
+
+    def _move(self, announcement: Announcement) -> None:
+        """Have the session be with the worker that is meant for it, or with the first if that takes none.
+
+        Who died comes back without sessions: nobody would go to it again before sessions are due for other
+        reasons.
+        """
+        takes = announcement.workers
+        endpoint = self._upstreams.upstream(announcement.name).endpoints.get(announcement.instance)
+        if not takes or endpoint is None or endpoint.session is None:
+            return
+        meant = lot(self._identity.id, announcement.instance, self._worker) % len(takes)
+        if endpoint.session.worker != (meant if takes[meant] else 0):
+            self.renew_session(endpoint)
 
     def _show(self, service: ServiceName) -> None:
         """Bring the request path's endpoints in line with the table."""

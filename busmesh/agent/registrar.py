@@ -51,7 +51,7 @@ class Retire:
 
 
 class Renewed:
-    """SVID, trust bundle or revocations changed: say so, signed by the SVID of now."""
+    """SVID, trust, revocations or the workers that serve changed: say so, signed by the SVID of now."""
 
 
 Said = HealthChanged | PolicyInForce | Drain | Leave | Renewed | Retire
@@ -95,6 +95,7 @@ class Registrar(Actor[Said]):
         self._inboxes = answerable(subjects.root, "inbox")
         self.active: Callable[[], int] = lambda: 0
         self.load: Callable[[float], Load | None] = lambda now: None
+        self.workers: Callable[[], tuple[bool, ...]] = tuple
 
     @property
     def state(self) -> State:
@@ -134,6 +135,7 @@ class Registrar(Actor[Said]):
                 **changes,
                 "sequence": old.sequence + 1,
                 "active": self.active(),
+                "workers": self.workers(),
             }
         )
         self.sealed = seal_signed(self._identity.svid, PURPOSE, encode(self.announcement), time.time())

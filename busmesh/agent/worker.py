@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import socket
 import time
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from typing import Any
 from busmesh.actors.supervisor import Supervisor
 from busmesh.agent import memory
 from busmesh.agent.definition import AgentDefinition
+from busmesh.agent.ejections import Ejections
 from busmesh.agent.evidence import SharedEvidence
 from busmesh.agent.keys import TokenKeys
 from busmesh.agent.limits import BusBack as LimitsBusBack
@@ -48,11 +50,10 @@ from busmesh.bus.login import Login
 from busmesh.bus.options import BusOptions
 from busmesh.bus.policylog import PolicyLog
 from busmesh.decide.ratelimit import RateLimiter
-from busmesh.decide.records import Action, Change
 from busmesh.decide.share import PERIOD_S
 from busmesh.decide.sharereport import parse_report
 from busmesh.decide.sharing import Sharing
-from busmesh.errors import IdentityError, UsageError
+from busmesh.errors import BusmeshError, IdentityError, UsageError
 from busmesh.identity.holder import Identity
 from busmesh.identity.store import AgentHome
 from busmesh.identity.tokens import JwtTokens
@@ -64,7 +65,6 @@ from busmesh.policy.snapshot import Snapshot
 from busmesh.relay.accepting import Acceptor
 from busmesh.relay.access import Access
 from busmesh.relay.application import Application, PoolLimits
-from busmesh.relay.destination import Destination
 from busmesh.relay.inbound import Inbound
 from busmesh.relay.listener import Listener
 from busmesh.relay.opening import Sessions, open_session
@@ -138,6 +138,10 @@ class Worker:
         self.bus = Bus(setup.bus_options)
         self.supervisor = Supervisor(self._rng)
         self._draining = False
+        #: Set when the first process has told all that is to be known before a request is taken.
+        self._told = asyncio.Event()
+        self._connected = asyncio.Event()
+        self._login_shown: asyncio.Task[None] | None = None
         self._make()
 
     def _make(self) -> None:
@@ -169,7 +173,8 @@ class Worker:
         self.members = Members(bus, subjects, identity, self.upstreams, self.instance, bus.inbox, number)
         self.members.on_trust = self.trust.heard_of
         self.sessions = self.members.sessions = Sessions(self._open_session, self.members.opened)
-        self.upstreams.on_ejection = self._on_ejection
+        self.ejections = Ejections(self.upstreams, lambda ejection: self._tell("eject", *ejection))
+        self.upstreams.on_ejection = self.ejections.found
         now = time.monotonic()
         sharing = Sharing(born=self._setup.born, now=now)
         self.local = Sharing(born=self._setup.born, now=now)
@@ -203,6 +208,7 @@ class Worker:
         self.inbound: Inbound | None = None
         if definition.app_address is not None:
             self._make_inbound(definition.app_address, observer)
+        self.rekeying = Rekeying(self.upstreams, self.inbound, self.members.renew_session, self._rng)
 
     def _make_inbound(self, address: tuple[str, int], observer: Observer) -> None:
         limits, workers = self.definition.limits, self.definition.workers
@@ -229,8 +235,9 @@ class Worker:
     def _discover(self, service: ServiceName) -> None:
         self.members.discover(service)
 
-    async def _open_session(self, service: ServiceName, instance: str) -> Session:
-        session = await open_session(self.bus, self.subjects, self.identity, service, instance, self.number)
+    async def _open_session(self, service: ServiceName, instance: str, shift: int) -> Session:
+        own = (self.bus, self.subjects, self.identity)
+        session = await open_session(*own, service, instance, self.number, shift=shift)
         if self.identity.ends(session.fingerprint):  # revoked while the last answer was on its way
             raise IdentityError(f"instance {instance} was revoked", code="BM4009")
         return session
@@ -258,6 +265,7 @@ class Worker:
     async def _start(self) -> None:
         bus, subjects, instance, number = self.bus, self.subjects, self.instance, self.number
         await bus.connect()
+        self._connected.set()
         self.trust.load()
         await self.trust.started()
         await bus.subscribe(subjects.replies(instance, number), self.outbound.on_reply)
@@ -266,17 +274,17 @@ class Worker:
             await bus.subscribe(f"{subjects.gone_prefix(instance)}*", self.inbound.on_gone)
             await bus.subscribe(subjects.session(instance), self.acceptor.on_message)
         bus.on_connection(self._on_connection)
-        renew = self.members.renew_session
-        self.rekeying = Rekeying(self.upstreams, self.inbound, renew, self._rng)
         for actor in (self.members, self.rekeying, self.limits, self.evidence, self.trust, self.keys):
             self.supervisor.start(actor)
         for service in self.definition.upstreams:
             self.upstreams.upstream(ServiceName.parse(service))
         await bus.settled()
+        await self._told.wait()
         host, port = self._setup.address
         await self.listener.start(host, port, shared=True)
         memory.keep_blocks()
         memory.settle()
+        self._report()
         self._tell("ready")
 
     def _on_connection(self, standing: bool) -> None:
@@ -284,6 +292,7 @@ class Worker:
             self.members.mailbox.tell(BusBack())
             self.limits.mailbox.tell(LimitsBusBack())
             self.trust.mailbox.tell(Follow())
+        self._tell("bus", standing)
 
     async def _report_until(self, listening: asyncio.Task[None]) -> None:
         reported = 0.0
@@ -309,8 +318,12 @@ class Worker:
             "sent": self.outbound.active,
             "connections": len(self.listener.connections),
             "cpu_s": round(time.process_time(), 3),
+            "revision": self.policies.set.number,
+            "sessions": inbound.statistics()["sessions"] if inbound is not None else 0,
+            "svid": f"{self.identity.svid.certificate.serial_number:x}",
+            "draining": self._draining,
         }
-        self._tell("counts", counts, self.registry.take())
+        self._tell("counts", counts, self.registry.take(), self.registry.take_counters())
         if access := self.access.drain():
             self._tell("access", access)
         if spans := self.tracer.drain():
@@ -343,21 +356,34 @@ class Worker:
             case ["closed", str(reason)]:
                 if self.inbound is not None:
                     self.inbound.closed_because = reason
+                self._told.set()
             case ["drain"]:
                 self._draining = True
                 if self.inbound is not None:
                     self.inbound.go_away()
+                self._report()
             case ["identity"]:
-                self.identity.renew(self._home.svid(), self._home.trust(self._setup.mesh))
-                self.rekeying.mailbox.tell(RekeyAll())
-                self._showing_login = asyncio.create_task(self._show_login())
-            case ["eject", str(key), str(instance)]:
-                eject(self.upstreams, key, instance)
+                self._renew()
+            case ["eject", str(key), str(instance), str(cause), float(seconds)]:
+                self.ejections.heard(key, instance, cause, seconds)
             case ["limits", int(who), plain]:
                 self.local.hear(str(who), parse_report(plain), time.monotonic())
 
-    async def _show_login(self) -> None:
+    def _renew(self) -> None:
+        """Use the identity and the login that the first process has put on disk."""
+        try:
+            self.identity.renew(self._home.svid(), self._home.trust(self._setup.mesh))
+        except BusmeshError as error:  # the next renewal will tell; until then there is the old one
+            log.error("the renewed identity cannot be read: %s", error)
+            return
+        self.rekeying.mailbox.tell(RekeyAll())
+        self._login_shown = asyncio.create_task(self._show_login(self._login_shown))
+
+    async def _show_login(self, before: asyncio.Task[None] | None) -> None:
         """Go over to a connection with the login of now, if the bus asks for one."""
+        await self._connected.wait()
+        if before is not None:
+            await before
         login = self.bus.options.login
         if login is not None and login.held() is not None and not await self.bus.renew_login():
             log.warning("the bus was not shown the renewed login; it will be when the connection ends")
@@ -393,27 +419,19 @@ class Worker:
     def _session_ends(self, session: Session) -> bool:
         return self.identity.ends(session.fingerprint)
 
-    def _on_ejection(self, destination: Destination, change: Change) -> None:
-        if change.action is Action.EJECTED:
-            self._tell("eject", destination.target.key, change.instance)
-
 
 def _no_event(uri: str, problem: str) -> None:
     """The first process, which asks for the same keys, tells of it."""
 
 
-def eject(upstreams: Upstreams, key: str, instance: str) -> None:
-    """Eject an instance because another process of this agent has, as far as this one may."""
-    for destination in upstreams.destinations():
-        detector = destination.guard.detector
-        if destination.target.key == key and detector is not None:
-            record = detector.records.get(instance)
-            if record is not None and not record.ejected:
-                destination.condemn(instance, time.monotonic())
-
-
 async def serve(descriptor: int) -> None:
-    """Be the worker whose first process holds the other end of ``descriptor``."""
+    """Be the worker whose first process holds the other end of ``descriptor``.
+
+    A service manager that ends an agent sends SIGTERM to all of its processes at once. What is to end when,
+    the first one says.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     pipe = await Pipe.over(socket.socket(fileno=descriptor))
     message = await pipe.receive()
     if message is None:

@@ -14,12 +14,13 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from random import Random
 
 from busmesh.actors.actor import Actor
 from busmesh.actors.supervisor import HEALTHY_AFTER_S, back_off
+from busmesh.agent.ejections import Ejection
 from busmesh.agent.pipe import Message, Pipe
 from busmesh.decide.share import PERIOD_S
 from busmesh.decide.sharereport import parse_report
@@ -44,12 +45,16 @@ class Held:
     pid: int = 0
     pipe: Pipe | None = None
     ready: bool = False
+    #: Whether it has the bus.
+    connected: bool = False
     heard: float = 0.0
     restarts: int = 0
     counts: dict[str, float] = field(default_factory=dict)
     #: What former lives of it served, so that sums do not fall.
     served: int = 0
     failed: int = 0
+    #: Its last report said that it lacks policy revisions.
+    behind: bool = False
 
 
 class Workers:
@@ -60,7 +65,9 @@ class Workers:
         setup: what a new worker is told, by its number.
         entries: the policy revisions in force.
         closed: why no request is taken, if so.
+        ejected: the ejections that stand.
         heard: takes what a worker says and this class does not know.
+        changed: called when other workers than before take sessions.
         rng: jitter of restarts.
     """
 
@@ -70,15 +77,20 @@ class Workers:
         setup: Callable[[int], dict[str, object]],
         entries: Callable[[], list[bytes]],
         closed: Callable[[], str],
+        ejected: Callable[[], Iterable[Ejection]],
         heard: Callable[[Message], None],
+        changed: Callable[[], None],
         rng: Random,
     ) -> None:
         self._setup = setup
         self._entries = entries
         self._closed = closed
+        self._ejected = ejected
         self._heard = heard
+        self._changed = changed
         self._rng = rng
-        self._ending = False
+        self._draining = self._ending = False
+        self._looked = time.monotonic()
         self.held = [Held(k) for k in range(1, number + 1)]
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -96,10 +108,19 @@ class Workers:
         if not 0 < number <= len(self.held):
             return False
         held = self.held[number - 1]
-        return held.ready and time.monotonic() - held.heard < SILENT_S
+        return held.ready and held.connected and time.monotonic() - held.heard < SILENT_S
+
+    @property
+    def taking(self) -> tuple[bool, ...]:
+        """Whether each process takes new sessions, by number; the first one always does."""
+        return (True, *(self.takes(held.number) for held in self.held))
 
     def look(self, now: float) -> None:
-        """Kill who is frozen; it is started again."""
+        """Kill who is frozen; it is started again. To be called often."""
+        if now - self._looked > SILENT_S:  # then it was this process that could hear nobody
+            for held in self.held:
+                held.heard = now
+        self._looked = now
         for held in self.held:
             if held.ready and now - held.heard > FROZEN_S:
                 log.error("worker %d says nothing any more; killing it", held.number)
@@ -125,6 +146,19 @@ class Workers:
                 log.error("worker %d does not listen any more; killing it", held.number)
                 _kill(held)
 
+    def drain(self) -> None:
+        """Have all say at once what is at work in them, until that is nothing."""
+        self._draining = True
+        self.tell("drain")
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is at work in any worker, as each has said since `drain`."""
+        return not any(
+            self.takes(held.number) and (held.counts.get("active") or not held.counts.get("draining"))
+            for held in self.held
+        )
+
     # -- one worker --------------------------------------------------------------------------------
 
     async def _keep(self, held: Held) -> None:
@@ -136,6 +170,9 @@ class Workers:
             except (OSError, BusmeshError) as error:
                 status = -1
                 log.error("worker %d: %s", held.number, error)
+            except Exception:  # whatever it is, nobody else would start the worker again
+                status = -1
+                log.exception("worker %d: a fault of the agent", held.number)
             if self._ending:
                 return
             failures = 1 if time.monotonic() - began > HEALTHY_AFTER_S else failures + 1
@@ -168,8 +205,12 @@ class Workers:
             pipe.send("setup", self._setup(held.number))
             for entry in self._entries():
                 pipe.send("entry", entry)
+            for ejection in self._ejected():
+                pipe.send("eject", *ejection)
             # Only then: it must know what the policies forbid before it takes a request.
             pipe.send("closed", self._closed())
+            if self._draining:
+                pipe.send("drain")
             while (message := await pipe.receive()) is not None:
                 self._hear(held, message)
             with contextlib.suppress(TimeoutError):
@@ -178,6 +219,7 @@ class Workers:
             return -1
         finally:
             held.ready, held.pipe = False, None
+            self._changed()
             held.served += int(held.counts.pop("served", 0))
             held.failed += int(held.counts.pop("failed", 0))
             held.counts = {}
@@ -189,12 +231,30 @@ class Workers:
         held.heard = time.monotonic()
         match message:
             case ["ready"]:
-                held.ready = True
-            case ["counts", dict(counts), _]:
+                held.ready = held.connected = True
+                self._changed()
+            case ["bus", bool(standing)]:
+                held.connected = standing
+                self._changed()
+            case ["counts", dict(counts), _, _]:
                 held.counts = counts
+                self._catch_up(held)
         if message[0] in ("eject", "limits"):
             self.tell(*message, but=held.number)
         self._heard(message)
+
+    def _catch_up(self, held: Held) -> None:
+        """Tell a worker again which revisions it lacks, if it has lacked some since the last report.
+
+        It may have heard of a revision before it believed the root behind it, and would refuse all later
+        ones.
+        """
+        entries, has = self._entries(), int(held.counts.get("revision", 0))
+        if has < len(entries) and held.behind and held.pipe is not None:
+            log.warning("worker %d lacks revisions after %d; telling them again", held.number, has)
+            for entry in entries[has:]:
+                held.pipe.send("entry", entry)
+        held.behind = has < len(entries)
 
     async def close(self, grace: float) -> None:
         """Have all end: what is at work may finish within ``grace`` seconds."""

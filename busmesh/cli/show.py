@@ -44,6 +44,10 @@ def _state(row: Row) -> str:
     return str(row["state"]) if row["serves"] else f"{row['state']} (client)"
 
 
+def _processes(row: Row) -> str:
+    return f"{row['processes_ready']}/{row['processes']}" if row["processes"] > 1 else ""
+
+
 _SIGNALS = (
     Column("SUCCESS", lambda row: percent(row["success"]), right=True, style=_success_style),
     Column("RPS", lambda row: "" if row["success"] is None else rate(row["rps"]), right=True),
@@ -67,6 +71,7 @@ _INSTANCES = (
     Column("REVISION", "revision", right=True),
     *_SIGNALS,
     Column("ACTIVE", "active", wide=True, right=True),
+    Column("WORKERS", _processes, wide=True, right=True),
     Column("LABELS", lambda row: ",".join(f"{k}={v}" for k, v in row["labels"].items()), wide=True),
     Column("LOCALITY", "locality", wide=True),
     Column("AGE", lambda row: age(row["age_s"]), wide=True, right=True),

@@ -154,10 +154,29 @@ class Detector:
                 record.multiplier -= 1
         return changes
 
-    def condemn(self, instance: str, now: float) -> Change | None:
-        """Eject an instance because the callers together say so, within the same cap as one's own reasons."""
+    def condemn(
+        self,
+        instance: str,
+        now: float,
+        cause: Cause = Cause.SHARED_EVIDENCE,
+        seconds: float | None = None,
+    ) -> Change | None:
+        """Eject an instance because others say so, within the same cap as one's own reasons.
+
+        Args:
+            instance: one that is followed, or nothing happens.
+            now: monotonic seconds.
+            cause: the callers together, or what another process of this agent found; its lot, if the cause
+                is enforced by one, was drawn there.
+            seconds: how long it is to be away; None: as long as an ejection found here.
+        """
         record = self.records.get(instance)
-        return None if record is None else self._detected(record, Cause.SHARED_EVIDENCE, now)
+        if record is None:
+            return None
+        change = self._detected(record, cause, now, agreed=True)
+        if change is not None and change.action is Action.EJECTED and seconds is not None:
+            record.returns_at = now + seconds
+        return change
 
     @property
     def disregarded(self) -> bool:
@@ -208,14 +227,14 @@ class Detector:
             ]
         return [change for change in found if change is not None]
 
-    def _detected(self, record: Record, cause: Cause, now: float) -> Change | None:
+    def _detected(self, record: Record, cause: Cause, now: float, *, agreed: bool = False) -> Change | None:
         """Eject if it may be; None if the instance is ejected already, or is followed no more."""
         if record.ejected or self.records.get(record.instance) is not record:
             return None
         policy = self.policy
         if self.ejected >= ejectable(len(self.records), policy.max_ejection_percent):
             action = Action.OVERFLOW
-        elif not self._enforced(cause):
+        elif not (agreed or self._enforced(cause)):
             action = Action.NOT_ENFORCED
         else:
             action = Action.EJECTED

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from busmesh.errors import InvalidName, RemoteProtocolError
 from busmesh.members.load import Load
 from busmesh.members.versioned import Codec
-from busmesh.names import ServiceName, SpiffeId, token
+from busmesh.names import MAX_WORKERS, ServiceName, SpiffeId, token
 
 PURPOSE = "member"
 VERSION = 1
@@ -58,6 +58,7 @@ class Announcement(BaseModel):
         refused: a later revision that it could not accept.
         trust: version of the trust bundle there.
         revocations: digest of the revocations that it heeds; empty if there are none.
+        workers: which of its processes take sessions, by their numbers; empty if it is a single one.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -81,6 +82,7 @@ class Announcement(BaseModel):
     software: str = Field(default="", max_length=32)
     trust: int = Field(default=0, ge=0)
     revocations: str = Field(default="", max_length=64)
+    workers: tuple[bool, ...] = Field(default=(), max_length=MAX_WORKERS)
 
     @property
     def name(self) -> ServiceName:

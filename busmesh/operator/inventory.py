@@ -69,6 +69,8 @@ def instance_rows(
             "labels": dict(sorted(member.labels.items())),
             "locality": member.locality,
             "active": member.active,
+            "processes": len(member.workers) or 1,
+            "processes_ready": sum(member.workers) or 1,
             "revision": member.revision,
             "digest": member.digest,
             "age_s": round(max(0.0, now - member.incarnation / 1000), 3),

@@ -15,7 +15,7 @@ from busmesh.decide.balance import Balancer, make
 from busmesh.decide.breaker import Breaker, is_failure
 from busmesh.decide.guard import Guard
 from busmesh.decide.origin import Origin
-from busmesh.decide.records import Action, Change
+from busmesh.decide.records import Action, Cause, Change
 from busmesh.decide.route import Target
 from busmesh.relay.upstream import Endpoint, Upstream
 
@@ -27,6 +27,8 @@ Grants = list[tuple[Breaker, int]]
 _SAYS_NOTHING = frozenset(("DC", "RBAC", "JWT"))
 #: (destination, instance, what happened to it and why).
 Told = Callable[["Destination", Change], None]
+#: A destination that instances have joined.
+Joined = Callable[["Destination"], None]
 
 
 class Destination:
@@ -39,6 +41,7 @@ class Destination:
         origin: the instance whose requests these are.
         now: monotonic seconds.
         told: hears of each ejection and return.
+        joined: hears that there are new instances, before any of them is chosen.
 
     Attributes:
         guard: limits, breakers, ejection, budget.
@@ -46,13 +49,21 @@ class Destination:
     """
 
     def __init__(
-        self, target: Target, upstream: Upstream, rng: Random, origin: Origin, now: float, told: Told
+        self,
+        target: Target,
+        upstream: Upstream,
+        rng: Random,
+        origin: Origin,
+        now: float,
+        told: Told,
+        joined: Joined,
     ) -> None:
         self.target = target
         self._upstream = upstream
         self._rng = rng
         self._origin = origin
         self._told = told
+        self._joined = joined
         self._balancer: Balancer[Endpoint] | None = None
         self._members: set[str] = set()
         self.guard = Guard(target.traffic, rng, now)
@@ -102,9 +113,16 @@ class Destination:
         if self.guard.traffic.instance_breaker is not None:
             self._balancer = None
 
-    def condemn(self, instance: str, now: float) -> None:
-        """Eject an instance that a quorum of callers reports."""
-        if self.guard.detector is not None and (change := self.guard.detector.condemn(instance, now)):
+    def condemn(
+        self,
+        instance: str,
+        now: float,
+        cause: Cause = Cause.SHARED_EVIDENCE,
+        seconds: float | None = None,
+    ) -> None:
+        """Eject an instance that others report, as `Detector.condemn` does."""
+        detector = self.guard.detector
+        if detector is not None and (change := detector.condemn(instance, now, cause, seconds)):
             self._moved(change)
 
     def _moved(self, change: Change) -> None:
@@ -153,9 +171,12 @@ class Destination:
             for instance in self._members - names:
                 for change in guard.leave(instance, now):
                     self._told(self, change)
-            for instance in names - self._members:
+            new = names - self._members
+            for instance in new:
                 guard.join(instance)
             self._members = names
+            if new:
+                self._joined(self)
         made = self._balancer = make(
             self.target.balancer,
             members,

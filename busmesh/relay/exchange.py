@@ -118,6 +118,10 @@ class Exchange:
         self.trace: Trace | bytes | None = None
         self.span: Span | None = None
 
+    def is_with(self, worker: int | None) -> bool:
+        """Say whether the try under way went to this process of its instance; None is any."""
+        return worker is None or (self.session is not None and self.session.worker == worker)
+
     def try_ended(self, endpoint: Endpoint) -> None:
         """Note that the try at ``endpoint`` failed, and forget what is known of it."""
         self.tried.append(endpoint)

@@ -37,5 +37,6 @@ class Flight:
             lefts = [exchange.ends - exchange.sent_at for exchange in self.sent.values()]
             self.look_after = min([self._usually, *lefts])
 
-    def to(self, endpoint: Endpoint) -> list[Exchange]:
-        return [exchange for exchange in self.sent.values() if exchange.endpoint is endpoint]
+    def to(self, endpoint: Endpoint, worker: int | None = None) -> list[Exchange]:
+        """Return what was sent to an instance, or to one process of it."""
+        return [x for x in self.sent.values() if x.endpoint is endpoint and x.is_with(worker)]

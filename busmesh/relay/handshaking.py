@@ -48,13 +48,13 @@ def unpack(message: bytes) -> tuple[bytes, bytes]:
     raise RemoteProtocolError("a handshake message that cannot be read", code="BM4301")
 
 
-def lot(caller: SpiffeId, instance: str, worker: int) -> bytes:
+def lot(caller: SpiffeId, instance: str, worker: int) -> int:
     """Return the byte by which an instance of several workers knows which of them is to accept.
 
     The workers of one caller get different ones, so that they use all of the instance's; where that begins
     differs by caller, so that callers of one worker spread as well.
     """
-    return bytes([zlib.crc32(f"{caller} {instance}".encode()) + worker & 0xFF])
+    return zlib.crc32(f"{caller} {instance}".encode()) + worker & 0xFF
 
 
 def number_of(parameters: bytes) -> tuple[int, int]:

@@ -28,19 +28,27 @@ MAX_PAUSE_S = 2.0
 
 
 async def open_session(
-    bus: Bus, subjects: Subjects, identity: Identity, service: ServiceName, instance: str, worker: int = 0
+    bus: Bus,
+    subjects: Subjects,
+    identity: Identity,
+    service: ServiceName,
+    instance: str,
+    worker: int = 0,
+    *,
+    shift: int = 0,
 ) -> Session:
     """Shake hands with an instance; it must prove to be exactly that instance of that service.
 
     Args:
         worker: which process of this agent asks; the answers to its requests go there.
+        shift: by how many to pass over the processes of the instance: one that hangs answers no handshake.
 
     Raises:
         BusmeshError: nobody listens, no answer in time, or the proof fails.
     """
     expected = SpiffeId.workload(subjects.mesh, service, instance)
     handshake = Handshake.client(identity.tls, expected)
-    identifier = lot(identity.id, instance, worker) + secrets.token_bytes(15)
+    identifier = bytes([lot(identity.id, instance, worker + shift)]) + secrets.token_bytes(15)
     subject = subjects.session(instance)
     data = handshake.feed(b"", time.time())
     for _ in range(2):
@@ -71,13 +79,13 @@ class Sessions:
     """Opens sessions to endpoints in the background, again and again until they stand.
 
     Args:
-        open_one: shakes hands with one instance.
+        open_one: shakes hands with one instance, told by how many of its processes to pass over.
         opened: gets (key, session) for each session that stands.
     """
 
     def __init__(
         self,
-        open_one: Callable[[ServiceName, str], Any],
+        open_one: Callable[[ServiceName, str, int], Any],
         opened: Callable[[ServiceName, str, Session], None],
     ) -> None:
         self._open_one = open_one
@@ -86,11 +94,17 @@ class Sessions:
         self._ending: set[asyncio.Task[None]] = set()
         self.failures = 0
 
-    def want(self, service: ServiceName, instance: str) -> None:
-        """Begin a handshake unless one is under way."""
+    def want(self, service: ServiceName, instance: str, shift: int = 0) -> None:
+        """Begin a handshake unless one is under way.
+
+        Args:
+            service: of the instance.
+            instance: its name.
+            shift: by how many of its processes to pass over at first; each try passes over one more.
+        """
         key = (service, instance)
         if key not in self._opening:
-            task = asyncio.get_running_loop().create_task(self._open(service, instance))
+            task = asyncio.get_running_loop().create_task(self._open(service, instance, shift))
             self._opening[key] = task
 
     def unwant(self, service: ServiceName, instance: str) -> None:
@@ -100,11 +114,11 @@ class Sessions:
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
 
-    async def _open(self, service: ServiceName, instance: str) -> None:
+    async def _open(self, service: ServiceName, instance: str, shift: int) -> None:
         pause = FIRST_PAUSE_S
         while True:
             try:
-                session = await self._open_one(service, instance)
+                session = await self._open_one(service, instance, shift)
             except BusmeshError as error:
                 log.info("no session with %s of %s yet: %s", instance, service, error)
             except Exception:
@@ -114,6 +128,7 @@ class Sessions:
                 self._opened(service, instance, session)
                 return
             self.failures += 1
+            shift += 1
             await asyncio.sleep(pause)
             pause = min(pause * 2, MAX_PAUSE_S)
 

@@ -58,7 +58,8 @@ class Outbound:
         snapshot: policies to begin with; replaced by :meth:`use`.
         observer: telemetry.
         renew_session: called when an endpoint's session is unknown to it or used up.
-        gone: called when the bus said that nobody listens at an endpoint.
+        gone: called when the bus said that nobody listens at an endpoint, with the number of the process of
+            it that was asked.
         rng: for what is drawn by lot.
 
     Attributes:
@@ -75,7 +76,7 @@ class Outbound:
         snapshot: Snapshot,
         observer: Observer,
         renew_session: Callable[[Endpoint], None],
-        gone: Callable[[Endpoint], None],
+        gone: Callable[[Endpoint, int], None],
         rng: Random,
     ) -> None:
         self._bus = bus

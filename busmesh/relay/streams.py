@@ -107,9 +107,9 @@ class Streams:
             self._end(exchange, flags)
             exchange.request.break_off()
 
-    def fail_all(self, endpoint: Endpoint, code: str, message: str) -> None:
-        """Give up what comes from an instance that is gone."""
-        for exchange in [x for x in self.begun.values() if x.endpoint is endpoint]:
+    def fail_all(self, endpoint: Endpoint, code: str, message: str, worker: int | None = None) -> None:
+        """Give up what comes from an instance that is gone, or from one process of it."""
+        for exchange in [x for x in self.begun.values() if x.endpoint is endpoint and x.is_with(worker)]:
             self.break_off(exchange, "UF", code, message)
 
     def _end(self, exchange: Exchange, flags: str) -> None:

@@ -96,7 +96,8 @@ class Tries:
         upstreams: the instances known.
         caller: hears how they end.
         renew_session: called when an endpoint's session is unknown to it or used up.
-        gone: called when the bus said that nobody listens at an endpoint.
+        gone: called when the bus said that nobody listens at an endpoint, with the number of the process of
+            it that was asked.
         rng: source of the first stream number.
 
     Attributes:
@@ -111,7 +112,7 @@ class Tries:
         caller: Caller,
         *,
         renew_session: Callable[[Endpoint], None],
-        gone: Callable[[Endpoint], None],
+        gone: Callable[[Endpoint, int], None],
         rng: Random,
     ) -> None:
         self._bus = bus
@@ -324,20 +325,20 @@ class Tries:
             self._caller.failed(exchange, outcome, 503, "UF", code, message, alive=False)
 
     def _nobody_listens(self, tail: bytes) -> None:
-        """The bus itself answered: the instance's agent is gone."""
+        """The bus itself answered: the instance's agent is gone, or that process of it."""
         probe = tail[:1] == b"p"
         digits = tail[1:].partition(b"-")[0] if probe else tail
         stream = int(digits) if digits.isdigit() and len(digits) < 20 else 0
         exchange = self.sent.get(stream) or self.begun.get(stream)
-        if exchange is None or exchange.endpoint is None:
+        if exchange is None or exchange.endpoint is None or exchange.session is None:
             return
-        endpoint = exchange.endpoint
+        endpoint, worker = exchange.endpoint, exchange.session.worker
         message = f"nobody listens at instance {endpoint.instance}"
-        self._gone(endpoint)
+        self._gone(endpoint, worker)
         # A request that nobody got is safe to repeat; one that was delivered before its agent died is not.
         if not probe:
             self._not_delivered(exchange, "instance_gone", message)
-        self.fail_all(endpoint, "instance_gone", message)
+        self.fail_all(endpoint, "instance_gone", message, worker)
 
     def _not_delivered(self, exchange: Exchange, code: str, message: str) -> None:
         """Somebody says, unsealed, that this try reached no application."""
@@ -350,12 +351,16 @@ class Tries:
         outcome = Outcome.UNKNOWN if exchange.vouched else Outcome.NOT_PROCESSED
         self._fail(exchange, outcome, code, message)
 
-    def fail_all(self, endpoint: Endpoint, code: str, message: str) -> None:
-        """Fail what is in flight to ``endpoint``, as no answer will come; what is in doubt ends by itself."""
-        for exchange in self._flight.to(endpoint):
+    def fail_all(self, endpoint: Endpoint, code: str, message: str, worker: int | None = None) -> None:
+        """Fail what is in flight to ``endpoint``, as no answer will come; what is in doubt ends by itself.
+
+        Args:
+            worker: the only process of the instance that is gone; None: all of it is.
+        """
+        for exchange in self._flight.to(endpoint, worker):
             if exchange.doubt is None:
                 self._fail(exchange, Outcome.UNKNOWN, code, message)
-        self.streams.fail_all(endpoint, code, message)
+        self.streams.fail_all(endpoint, code, message, worker)
 
     def bus_lost(self) -> None:
         """No answer to what is in flight will ever come."""
@@ -386,10 +391,18 @@ class Tries:
             self._fail(exchange, Outcome.UNKNOWN, "unknown_session", message)
 
     def _silent(self, endpoint: Endpoint) -> None:
-        """The instance answers no question: believe it frozen until it announces itself again."""
-        endpoint.suspect = True
-        self._upstreams.changed(endpoint.service)
-        self.fail_all(endpoint, "instance_silent", f"instance {endpoint.instance} does not answer")
+        """The instance answers no question: believe it frozen until it announces itself again.
+
+        Of one worker that says nothing, as the first process announces the instance all the same.
+        """
+        worker = endpoint.session.worker if endpoint.session is not None else 0
+        if worker:
+            self._gone(endpoint, worker)
+        else:
+            endpoint.suspect = True
+            self._upstreams.changed(endpoint.service)
+        message = f"instance {endpoint.instance} does not answer"
+        self.fail_all(endpoint, "instance_silent", message, worker or None)
 
     # -- time --------------------------------------------------------------------------------------
 

@@ -47,6 +47,8 @@ class Upstreams:
         self.on_change: Callable[[ServiceName], None] = lambda service: None
         #: Hears of each ejection and return.
         self.on_ejection: Callable[[Destination, Change], None] = lambda destination, change: None
+        #: Hears of each destination that instances have joined, before any of them is chosen.
+        self.on_join: Callable[[Destination], None] = lambda destination: None
 
     @property
     def origin(self) -> Origin:
@@ -91,6 +93,7 @@ class Upstreams:
                 self._origin,
                 time.monotonic(),
                 self._tell,
+                self._join,
             )
             self._watch()
         return found
@@ -104,6 +107,9 @@ class Upstreams:
             if destination.target.service == service:
                 destination.changed()
         self.on_change(service)
+
+    def _join(self, destination: Destination) -> None:
+        self.on_join(destination)
 
     def _tell(self, destination: Destination, change: Change) -> None:
         self.on_ejection(destination, change)

@@ -218,6 +218,18 @@ class Registry:
                 taken.append((list(metrics.labels), retries, outcomes))
         return taken
 
+    def take_counters(self) -> list[tuple[str, str, dict[str, str], float]]:
+        """Return the same of what is counted here beside requests: name, help, labels, and by how much."""
+        taken = []
+        for family in self._families.values():
+            for values, counter in family.counters.items():
+                more = counter.value - family.told.get(values, 0)
+                if more:
+                    family.told[values] = counter.value
+                    labels = dict(zip(family.labels, values, strict=True))
+                    taken.append((family.name, family.help, labels, more))
+        return taken
+
     def add(self, labels: list[str], retries: int, outcomes: list[Outcome]) -> None:
         """Count what another process of this agent counted."""
         metrics = self._table.of(Labels(*labels))

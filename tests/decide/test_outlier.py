@@ -349,6 +349,20 @@ def test_what_others_said_is_no_evidence_of_its_own() -> None:
     assert of.condemn("i2", 1.0) == Change("i2", Action.OVERFLOW, Cause.SHARED_EVIDENCE)
 
 
+def test_what_another_process_found_counts_as_found_here_and_is_not_drawn_for_again() -> None:
+    of = detector(replace(ALL, max_ejection_percent=67, enforcing_consecutive_5xx=0))
+    change = of.condemn("i0", 1.0, Cause.CONSECUTIVE_5XX, 12.5)
+    assert change == Change("i0", Action.EJECTED, Cause.CONSECUTIVE_5XX)
+    assert of.records["i0"].returns_at == 13.5
+    assert of.seen() == {"i0": Seen(0, 0, True)}
+    assert fail(of, "i1") == [Change("i1", Action.NOT_ENFORCED, Cause.CONSECUTIVE_5XX)]
+    assert of.condemn("i1", 2.0, Cause.CONSECUTIVE_5XX, 1.0) is not None
+    assert of.condemn("i2", 2.0, Cause.CONSECUTIVE_5XX, 1.0) == Change(
+        "i2", Action.OVERFLOW, Cause.CONSECUTIVE_5XX
+    )
+    assert of.records["i2"].returns_at == 0.0
+
+
 def test_split_calls_are_counted_once() -> None:
     of = detector(replace(ALL, split_external_local_origin_errors=True))
     record = of.records["i0"]

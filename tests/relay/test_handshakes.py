@@ -135,9 +135,9 @@ def test_a_worker_that_cannot_be_gets_no_session(said: object) -> None:
 
 
 def test_the_workers_of_a_caller_use_all_of_an_instance(shop: Identity) -> None:
-    lots = [lot(shop.id, "orders-1", worker)[0] % 4 for worker in range(4)]
+    lots = [lot(shop.id, "orders-1", worker) % 4 for worker in range(4)]
     assert sorted(lots) == [0, 1, 2, 3]
-    assert len({lot(shop.id, f"orders-{n}", 0)[0] % 2 for n in range(16)}) == 2, "they spread"
+    assert len({lot(shop.id, f"orders-{n}", 0) % 2 for n in range(16)}) == 2, "they spread"
 
 
 # -- who gets a session ------------------------------------------------------------------------------
@@ -344,10 +344,12 @@ class Opening:
 
     def __init__(self) -> None:
         self.tries: list[asyncio.Future[str]] = []
+        self.shifts: list[int] = []
         self.opened: list[str] = []
         self.sessions = Sessions(self._open, lambda service, instance, session: self.opened.append(instance))
 
-    async def _open(self, service: ServiceName, instance: str) -> str:
+    async def _open(self, service: ServiceName, instance: str, shift: int) -> str:
+        self.shifts.append(shift)
         self.tries.append(asyncio.get_running_loop().create_future())
         return await self.tries[-1]
 
@@ -403,6 +405,7 @@ def test_it_is_tried_until_it_stands(
         await opening.turn()
         assert opening.opened == ["orders-1"]
         assert opening.sessions.failures == 3
+        assert opening.shifts == [0, 1, 2, 3], "a process that hangs is passed over"
 
     with caplog.at_level(logging.ERROR):
         asyncio.run(work())

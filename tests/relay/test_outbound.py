@@ -370,6 +370,25 @@ def test_an_agent_killed_with_requests_at_work_is_noticed_by_a_probe(world: Worl
     world.settled()
 
 
+def test_a_worker_that_dies_takes_only_its_own_along(world: World) -> None:
+    """Of an agent of several processes: what was sent to the others is answered as if nothing happened."""
+    orders = world.instance("orders-1")
+    by_the_one = world.ask("POST", "/one")
+    world.pump()
+    assert orders.endpoint.session is not None
+    orders.endpoint.session.worker = 1
+    orders.connect()
+    by_the_other = world.ask("POST", "/other")
+    world.pump()
+    [stream] = [x.stream for x in world.outbound.tries.sent.values() if x.head.target == b"/one"]
+    world.outbound.tries._nobody_listens(b"p%d" % stream)
+    assert outcome(by_the_one) == "503 UF"
+    orders.app.answer()
+    orders.app.answer()
+    world.pump()
+    assert outcome(by_the_other) == "200"
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_restarted_agent_knows_no_session(world: World, method: str) -> None:
     orders = world.instance("orders-1")
@@ -451,6 +470,23 @@ def test_a_frozen_agent_is_suspected_and_left(world: World) -> None:
     world.pump()
     assert len(second.app.calls) == 5
     assert outcomes(later) == ["waiting"] * 5
+
+
+def test_a_frozen_worker_is_left_and_its_instance_is_not_suspected(world: World) -> None:
+    first, second = two(world)
+    assert first.endpoint.session is not None
+    first.endpoint.session.worker = 1
+    first.freeze()
+    clients = [world.ask() for _ in range(6)]
+    while first.endpoint.session is not None:
+        world.after(0.01)
+    assert not first.endpoint.suspect, "its other processes serve"
+    world.pump()
+    while second.app.calls:
+        second.app.answer()
+        world.pump()
+    assert set(outcomes(clients)) == {"200"}
+    world.settled()
 
 
 def test_a_slow_application_is_not_mistaken_for_a_frozen_agent(world: World) -> None:

@@ -359,7 +359,7 @@ class World:
         if self.reconnects:
             self.instances[endpoint.instance].connect()
 
-    def _gone(self, endpoint: Endpoint) -> None:
+    def _gone(self, endpoint: Endpoint, worker: int) -> None:
         endpoint.ready = False
         endpoint.session = None
         self.upstreams.changed(endpoint.service)

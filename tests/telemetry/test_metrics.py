@@ -305,3 +305,14 @@ def test_what_another_process_counted_is_added_once() -> None:
     assert summed.series[200, ""].count == 2
     assert summed.series[200, ""].sum == pytest.approx(0.011)
     assert sum(summed.series[503, "UF"].buckets) == 1
+
+
+def test_what_a_worker_counts_beside_requests_is_added_too() -> None:
+    first, worker = Registry({}), Registry({})
+    worker.counter("denied_total", "No.", {"policy": "a"}).add(3)
+    for _ in range(2):
+        for name, text, labels, more in worker.take_counters():
+            first.counter(name, text, labels).add(more)
+    worker.counter("denied_total", "No.", {"policy": "b"}).add()
+    assert worker.take_counters() == [("denied_total", "No.", {"policy": "b"}, 1)]
+    assert first.counter("denied_total", "No.", {"policy": "a"}).value == 3
