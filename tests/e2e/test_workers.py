@@ -7,6 +7,7 @@ import http.client
 import os
 import re
 import signal
+import sys
 import time
 import urllib.request
 from collections import Counter
@@ -44,11 +45,11 @@ spec:
 """
 
 
-def get(instance: Instance, path: str = "/now") -> int:
+def get(instance: Instance, path: str = "/now", host: str = "store") -> int:
     """Ask by a connection of its own, which the system gives to any of the workers; 0 if it was cut."""
     connection = http.client.HTTPConnection(instance.outbound, timeout=10)
     try:
-        connection.request("GET", path, headers={"Host": "store"})
+        connection.request("GET", path, headers={"Host": host})
         answer = connection.getresponse()
         answer.read()
         return answer.status
@@ -73,9 +74,10 @@ def counted(instance: Instance, reporter: str) -> int:
 
 
 def alive(pid: int) -> bool:
-    with contextlib.suppress(ProcessLookupError):
+    """Say whether a process runs; one that has ended may wait for its new parent to hear of it."""
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
         os.kill(pid, 0)
-        return True
+        return sys.platform != "linux" or Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][1] != "Z"
     return False
 
 
