@@ -21,6 +21,7 @@ from busmesh.telemetry.access import AccessLog
 from busmesh.telemetry.metrics import Registry
 from busmesh.telemetry.series import RequestMetrics
 from busmesh.telemetry.trace import Trace, Tracer
+from busmesh.telemetry.tracecontext import TRACE_ID, TRACE_ID_IN_BLOCK, TRACE_LINE
 from busmesh.wire.http import WireRequest
 
 #: Name and help of what authorization counts, by document and place of the rule in it.
@@ -30,7 +31,6 @@ DRY_RUN = (
     "Requests whose answer would change if the policies in dry run were in force, and to what.",
 )
 AUDITED = ("busmesh_authorization_audited_total", "Requests that an AUDIT is about.")
-_TRACE_LINE = b"traceparent: "
 _NO_TRACESTATE = HeaderOps(remove=("tracestate",))
 
 
@@ -144,7 +144,7 @@ class Observer:
             bytes_in=exchange.request.size,
             bytes_out=size,
             attempts=len(exchange.tried) + (0 if flags else 1),
-            trace_id=exchange.traceparent[3:35].decode("ascii", "replace"),
+            trace_id=exchange.traceparent[TRACE_ID].decode("ascii", "replace"),
         )
 
     # -- calls received by this instance -------------------------------------------------------------
@@ -152,9 +152,9 @@ class Observer:
     def begin_inbound(self, work: Work) -> bytes:
         block = work.request.headers
         traceparent = None
-        if block.startswith(_TRACE_LINE):  # where the caller's agent puts it
+        if block.startswith(TRACE_LINE):  # where the caller's agent puts it
             end = block.find(b"\r\n")
-            traceparent = block[len(_TRACE_LINE) : end]
+            traceparent = block[len(TRACE_LINE) : end]
             trace = self._tracer.begin(traceparent)
             if trace is traceparent:
                 return block + work.peer.certificate_line
@@ -173,7 +173,7 @@ class Observer:
             )
             work.span = span
             trace = span.traceparent
-        return b"%b%b\r\n%b%b" % (_TRACE_LINE, trace, rest, work.peer.certificate_line)
+        return b"%b%b\r\n%b%b" % (TRACE_LINE, trace, rest, work.peer.certificate_line)
 
     def end_inbound(self, work: Work, size: int) -> None:
         if work.span is not None:
@@ -244,6 +244,6 @@ class Observer:
             bytes_in=bytes_in,
             bytes_out=bytes_out,
             attempts=request.attempt + 1,
-            trace_id=request.headers[len(_TRACE_LINE) + 3 : len(_TRACE_LINE) + 35].decode("ascii", "replace"),
+            trace_id=request.headers[TRACE_ID_IN_BLOCK].decode("ascii", "replace"),
             detail=detail,
         )

@@ -17,6 +17,7 @@ from busmesh.policy.explaininstances import instances_of
 from busmesh.policy.explainsettings import BALANCING, balancer_name
 from busmesh.relay.exchange import Exchange
 from busmesh.relay.shadow import Shadow
+from busmesh.telemetry.tracecontext import TRACE_ID
 
 if TYPE_CHECKING:
     from busmesh.policy.compile import Caller
@@ -99,7 +100,7 @@ class Witness:
         traceparent = exchange.request.traceparent
         if traceparent is None or isinstance(exchange.request, Shadow):
             return None
-        return self.records.get(traceparent[3:35])
+        return self.records.get(traceparent[TRACE_ID])
 
     # -- what telemetry hears, too -------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from busmesh.policy.revision import PolicySet
 from busmesh.relay.application import Application, PoolLimits
 from busmesh.relay.call import AppFailure, AppResponse, Call
 from busmesh.relay.rendering import render_request
+from busmesh.telemetry.tracecontext import TRACE_ID
 
 #: Seconds for a page of the admin endpoint.
 PAGE_S = 5.0
@@ -78,7 +79,7 @@ async def answered(way: Way, outbound: Address, admin: Address) -> Answered:
     headers, trace = way.headers, ""
     if way.explain:
         traceparent = str((await _page(admin, b"POST", b"/explain")).get("traceparent"))
-        trace = traceparent[3:35]
+        trace = traceparent[TRACE_ID]
         kept = [line for line in headers.split("\r\n")[:-1] if not line.lower().startswith("traceparent:")]
         headers = "".join(f"{line}\r\n" for line in [*kept, f"traceparent: {traceparent}"])
     message = render_request(way.method, way.target, headers.encode(), way.body)

@@ -30,6 +30,7 @@ from busmesh.relay.replies import answerable
 from busmesh.relay.tally import Tally
 from busmesh.relay.ticker import Ticker
 from busmesh.relay.work import Observer, Work
+from busmesh.telemetry.tracecontext import TRACE_ID_IN_BLOCK
 from busmesh.wire.frame import OVERHEAD, FrameError, Kind, Session, read_header, unknown_session
 from busmesh.wire.http import Refusal, WireRequest, decode_request, encode_refusal, encode_response
 from busmesh.wire.probe import ProbeState, decode_probe, encode_probe_result
@@ -51,8 +52,6 @@ GONE_S = 2.0
 
 #: A deadline is the caller's: it says so when it has passed. The work for one that does not ends later, by:
 GRACE_S = 0.02
-#: Where a header block for the application has its trace id: its first line is ``traceparent: 00-...``.
-TRACE_ID = slice(len(b"traceparent: 00-"), len(b"traceparent: 00-") + 32)
 
 #: What each request looks at, as plain numbers: a look into an enum costs twice what the comparison does.
 _REQUEST, _RESPONSE = int(Kind.REQUEST), int(Kind.RESPONSE)
@@ -255,7 +254,7 @@ class Inbound:
             self._open(work, opening)
         self._work[key] = work
         block = self._observer.begin_inbound(work)
-        trace = block[TRACE_ID]
+        trace = block[TRACE_ID_IN_BLOCK]
         if self._contexts.begin(trace, work):
             work.trace = trace
         if opening is None:

@@ -19,8 +19,12 @@ _TRACEPARENT = re.compile(
 #: What most requests bring: version 00, lowest bit of the flags not set. One match is all they cost.
 unsampled = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]").fullmatch
 _SAMPLED = 0x01
-#: Where the trace id stands in a header of any version.
+#: Where the trace id stands in a header's value, of any version.
 TRACE_ID = slice(3, 35)
+#: How a header block begins that an agent has written: the trace context is its first line.
+TRACE_LINE = b"traceparent: "
+#: Where the trace id stands in such a block.
+TRACE_ID_IN_BLOCK = slice(len(TRACE_LINE) + TRACE_ID.start, len(TRACE_LINE) + TRACE_ID.stop)
 
 
 class TraceParent(NamedTuple):
