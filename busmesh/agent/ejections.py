@@ -22,15 +22,15 @@ class Ejections:
 
     Args:
         upstreams: where instances are ejected.
-        tell: takes what the other processes are to hear.
         capacity: ejections kept for destinations that no request has gone to yet.
+
+    Attributes:
+        on_found: called with what the other processes are to hear.
     """
 
-    def __init__(
-        self, upstreams: Upstreams, tell: Callable[[Ejection], None], *, capacity: int = 1024
-    ) -> None:
+    def __init__(self, upstreams: Upstreams, *, capacity: int = 1024) -> None:
         self._upstreams = upstreams
-        self._tell = tell
+        self.on_found: Callable[[Ejection], None] = lambda ejection: None
         self._capacity = capacity
         self._hearing = False
         #: By destination and instance: why, and when it returns (monotonic seconds).
@@ -43,7 +43,7 @@ class Ejections:
     def found(self, destination: Destination, change: Change) -> None:
         """Hear what happened here, and tell the others unless it is what they have told."""
         if change.action is Action.EJECTED and not self._hearing:
-            self._tell(_told(destination, change.instance, time.monotonic()))
+            self.on_found(_told(destination, change.instance, time.monotonic()))
 
     def heard(self, key: str, instance: str, cause: str, seconds: float) -> None:
         """Eject an instance as another process has, as far as this one may."""

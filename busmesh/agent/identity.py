@@ -163,17 +163,6 @@ class Enroller:
         if self._bus.options.login is not None:
             self._bus.options.login.use(credentials)
 
-    @property
-    def logged_in(self) -> bool:
-        """Whether there is a login to show: it ends with the SVID."""
-        login = self._bus.options.login
-        return login is not None and login.held() is not None
-
-    async def show_login(self) -> None:
-        """Go over to a connection with the login of now; a bus that asks for none notices nothing."""
-        if self.logged_in and not await self._bus.renew_login():
-            log.warning("the bus was not shown the renewed login; it will be when the connection ends")
-
     async def _join(self, held: TrustBundle | None, patience: float | None) -> tuple[Membership, KeyPair]:
         ticket, key = self._ticket(), KeyPair.generate(Role.USER)
         async with self._newcomers_bus(ticket, patience) as bus:
@@ -224,6 +213,18 @@ class Enroller:
         enrolment = Enrolment(token, self._wanted, new_key(), time.time(), bus_key=key.raw_public)
         answers = await _answers(bus, self._subjects.enrol, enrolment.request(), everybody=everybody)
         return _first_true(answers, partial(_joined, enrolment, held))
+
+
+def has_login(bus: Bus) -> bool:
+    """Say whether there is a login to show: it ends with the SVID."""
+    login = bus.options.login
+    return login is not None and login.held() is not None
+
+
+async def show_login(bus: Bus) -> None:
+    """Go over to a connection with the login of now; a bus that asks for none notices nothing."""
+    if has_login(bus) and not await bus.renew_login():
+        log.warning("the bus was not shown the renewed login; it will be when the connection ends")
 
 
 def _joined(enrolment: Enrolment, held: TrustBundle | None, answer: bytes) -> Membership:
@@ -393,11 +394,11 @@ class Renewals(Actor[TrustChanged | Ordered]):
         self.failures = 0
         self._renewed()
         log.info("the SVID was renewed")
-        await self._enroller.show_login()
+        await show_login(self._bus)
 
     def _shut_out(self, now: float) -> bool:
         """Say whether the login has ended with the SVID, so that no connection will come back by itself."""
-        return self._enroller.logged_in and now > self._identity.svid.not_after
+        return has_login(self._bus) and now > self._identity.svid.not_after
 
     def _failed(self, error: BusmeshError, now: float) -> None:
         left = self._identity.svid.not_after - now

@@ -33,17 +33,19 @@ class TokenKeys(Actor[Wanted]):
 
     Args:
         outbound: address of this agent's listener, once it listens.
-        told: hears of what is wrong with a key set, and of when it no longer is (an empty text).
+
+    Attributes:
+        on_problem: called with a key set and what is wrong with it, or an empty text once that is over.
     """
 
     interval = LOOK_S
     capacity = 16
 
-    def __init__(self, outbound: Callable[[], tuple[str, int]], told: Callable[[str, str], None]) -> None:
+    def __init__(self, outbound: Callable[[], tuple[str, int]]) -> None:
         super().__init__("keys")
         self.sets = KeySets()
         self._outbound = outbound
-        self._told = told
+        self.on_problem: Callable[[str, str], None] = lambda uri, problem: None
         self._wanted: Mapping[str, float] = {}
         self._asked: dict[str, float] = {}  # when a service was last asked with success
         self.problems: dict[str, str] = {}
@@ -95,7 +97,7 @@ class TokenKeys(Actor[Wanted]):
             log.warning("keys: %s", problem)
         else:
             del self.problems[uri]
-        self._told(uri, problem)
+        self.on_problem(uri, problem)
 
     def statistics(self) -> dict[str, object]:
         return {"wanted": list(self._wanted), "problems": dict(self.problems)}

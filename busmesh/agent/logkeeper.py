@@ -7,7 +7,6 @@ operators and not its own.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from random import Random
 
 from busmesh.agent.policies import Policies, Published, Synchronise
@@ -16,23 +15,12 @@ from busmesh.bus.bus import Bus
 from busmesh.bus.policylog import PolicyLog
 from busmesh.identity.store import AgentHome
 from busmesh.identity.verify import Verifier
-from busmesh.members.acknowledgement import Acknowledgement
 from busmesh.names import ServiceName, Subjects
 from busmesh.policy.compilematch import Caller
 
 
-class _Nobody:
-    """Hears acknowledgements: only agents carry out policies, so nobody waits for the keeper's."""
-
-    def tell(self, message: Acknowledgement) -> bool:
-        return True
-
-    def ask(self, message: Acknowledgement, timeout: float) -> Awaitable[None]:
-        raise NotImplementedError
-
-
 class LogKeeper(Policies):
-    """Follows the log as an agent does, and carries nothing out.
+    """Follows the log as an agent does, and carries nothing out: nobody waits for its acknowledgements.
 
     Args:
         bus: with a login that may write to the log.
@@ -52,7 +40,6 @@ class LogKeeper(Policies):
             verifier=verifier,
             caller=Caller(ServiceName("authority")),
             apply=lambda snapshot: None,
-            acknowledge=_Nobody(),
             rng=rng,
         )
         self._revisions = subjects.revision

@@ -11,7 +11,6 @@ import time
 from busmesh.agent.witness import Witness
 from busmesh.decide.authz.engine import Decision
 from busmesh.decide.headers import HeaderOps
-from busmesh.members.announcement import Announcement
 from busmesh.names import SpiffeId
 from busmesh.relay.access import refusal_of
 from busmesh.relay.exchange import Exchange
@@ -35,7 +34,16 @@ _NO_TRACESTATE = HeaderOps(remove=("tracestate",))
 
 
 class Observer:
-    """Telemetry of both directions of one agent."""
+    """Telemetry of both directions of one process.
+
+    Args:
+        registry: counts requests.
+        access: takes those that are told one by one.
+        tracer: samples traces.
+        me: the instance.
+        version: of its service, as labels say.
+        witness: writes down what operators ask about.
+    """
 
     def __init__(
         self,
@@ -43,7 +51,7 @@ class Observer:
         access: AccessLog,
         tracer: Tracer,
         me: SpiffeId,
-        announcement: Announcement,
+        version: str,
         witness: Witness,
     ) -> None:
         self._registry = registry
@@ -53,9 +61,8 @@ class Observer:
         self._witness = witness
         self._witnessed = witness.records
         self._service = str(me.service)
-        self._version = announcement.labels.get("version", "")
+        self._version = version
         self._unserved: dict[tuple[str, str], RequestMetrics] = {}
-        self._inbound: dict[SpiffeId, RequestMetrics] = {}
 
     # -- calls made by this instance -----------------------------------------------------------------
 

@@ -4,77 +4,96 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from busmesh import __version__
+from busmesh.actors.supervisor import Supervisor
 from busmesh.agent.admin import Page, Reply, as_json
+from busmesh.agent.control import Control
+from busmesh.agent.dataplane import DataPlane
+from busmesh.agent.dryrun import DryRuns
+from busmesh.agent.identity import Renewals
+from busmesh.agent.policies import Policies
+from busmesh.agent.process import Process
+from busmesh.agent.readiness import Readiness
+from busmesh.identity.holder import Identity
 from busmesh.identity.trust import key_identifier
+from busmesh.members.announcement import Announcement
+from busmesh.telemetry.metrics import Registry
 
-if TYPE_CHECKING:
-    from busmesh.agent.agent import Agent
 
+def pages_of(
+    plane: DataPlane,
+    control: Control,
+    supervisor: Supervisor,
+    readiness: Readiness,
+    drain: Callable[[], None],
+) -> dict[tuple[str, str], Page]:
+    """Return the pages of an agent by (method, path).
 
-def pages_of(agent: Agent) -> dict[tuple[str, str], Page]:
-    """Return the pages of ``agent`` by (method, path)."""
+    Args:
+        plane: of its first process.
+        control: what it decides once.
+        supervisor: of its actors.
+        readiness: what it awaits.
+        drain: asks it to drain.
+    """
+    process, witness = plane.process, plane.witness
     return {
         ("GET", "/livez"): lambda: as_json({"alive": True}),
-        ("GET", "/readyz"): lambda: _ready(agent),
-        ("GET", "/metrics"): lambda: Reply(
-            agent.registry.prometheus().encode(), "text/plain; version=0.0.4; charset=utf-8"
+        ("GET", "/readyz"): lambda: _ready(readiness),
+        ("GET", "/metrics"): lambda: _metrics(plane.registry),
+        ("GET", "/config"): lambda: as_json(
+            {
+                **_config(process),
+                "outbound": ":".join(map(str, plane.outbound_address)),
+                "actors": supervisor.statistics(),
+                "workers": control.workers.statistics(),
+            }
         ),
-        ("GET", "/config"): lambda: _config(agent),
-        ("GET", "/members"): lambda: _members(agent),
-        ("GET", "/policies"): lambda: _policies(agent),
-        ("GET", "/authorization"): lambda: _authorization(agent),
-        ("GET", "/breakers"): lambda: _breakers(agent),
-        ("GET", "/certs"): lambda: _certificates(agent),
-        ("POST", "/explain"): lambda: as_json({"traceparent": agent.witness.expect(time.monotonic())}, 201),
-        ("GET", "/explain"): lambda: as_json(
-            {"requests": agent.witness.view(agent.policies.set, agent.caller)}
-        ),
-        ("POST", "/drain"): lambda: _drain(agent),
+        ("GET", "/members"): lambda: _members(plane, control.registrar.announcement),
+        ("GET", "/policies"): lambda: _policies(plane.policies, control.dryruns),
+        ("GET", "/authorization"): lambda: _authorization(plane),
+        ("GET", "/breakers"): lambda: _breakers(plane),
+        ("GET", "/certs"): lambda: _certificates(process.identity, control.renewals),
+        ("POST", "/explain"): lambda: as_json({"traceparent": witness.expect(time.monotonic())}, 201),
+        ("GET", "/explain"): lambda: as_json({"requests": witness.view(plane.policies.set, plane.caller)}),
+        ("POST", "/drain"): lambda: _drain(drain),
     }
 
 
-def _ready(agent: Agent) -> Reply:
-    awaited = agent.readiness.awaited()
+def _ready(readiness: Readiness) -> Reply:
+    awaited = readiness.awaited()
     return as_json({"ready": not awaited, "awaited": awaited}, 503 if awaited else 200)
+
+
+def _metrics(registry: Registry) -> Reply:
+    return Reply(registry.prometheus().encode(), "text/plain; version=0.0.4; charset=utf-8")
 
 
 #: What stands before the host in a URL: a login.
 _LOGIN = re.compile(r"(?<=://)[^/@,]+(?=@)")
 
 
-def _config(agent: Agent) -> Reply:
-    definition = agent.definition.model_dump(by_alias=True, mode="json")
+def _config(process: Process) -> dict[str, object]:
+    definition = process.definition.model_dump(by_alias=True, mode="json")
     definition["bus"]["url"] = _LOGIN.sub("***", definition["bus"]["url"])
-    return as_json(
-        {
-            "definition": definition,
-            "instance": agent.instance,
-            "id": str(agent.id),
-            "outbound": ":".join(map(str, agent.outbound_address)),
-            "version": __version__,
-            "bus": agent.bus.statistics(),
-            "actors": agent.supervisor.statistics(),
-            "workers": agent.workers.statistics() if agent.workers is not None else [],
-        }
-    )
+    return {
+        "definition": definition,
+        "instance": process.instance,
+        "id": str(process.id),
+        "version": __version__,
+        "bus": process.bus.statistics(),
+    }
 
 
-def _members(agent: Agent) -> Reply:
-    members = agent.members
+def _members(plane: DataPlane, mine: Announcement) -> Reply:
+    members = plane.members
     statistics: dict[str, object] = {
         **members.table.statistics(),
         "forged": members.forged,
-        "outbound": agent.outbound.statistics(),
-        "listener": agent.listener.statistics(),
-        "sessions": agent.sessions.statistics(),
+        **plane.statistics(),
     }
-    if agent.inbound is not None and agent.application is not None:
-        statistics["inbound"] = agent.inbound.statistics()
-        statistics["application"] = agent.application.statistics()
-        statistics["handshakes"] = agent.acceptor.statistics()
     endpoints = [
         {
             "service": str(endpoint.service),
@@ -84,11 +103,11 @@ def _members(agent: Agent) -> Reply:
             "active": endpoint.active,
             "labels": dict(endpoint.labels),
         }
-        for endpoint in agent.upstreams.endpoints()
+        for endpoint in plane.upstreams.endpoints()
     ]
     return as_json(
         {
-            "self": agent.registrar.announcement.model_dump(mode="json"),
+            "self": mine.model_dump(mode="json"),
             "members": [member.announcement.model_dump(mode="json") for member in members.table.all()],
             "endpoints": endpoints,
             "statistics": statistics,
@@ -96,39 +115,38 @@ def _members(agent: Agent) -> Reply:
     )
 
 
-def _breakers(agent: Agent) -> Reply:
+def _breakers(plane: DataPlane) -> Reply:
     """Which instances get requests, and what each destination holds against whom."""
     return as_json(
         {
             "endpoints": [
                 {"service": str(endpoint.service), "instance": endpoint.instance, "state": endpoint.state}
-                for endpoint in agent.upstreams.endpoints()
+                for endpoint in plane.upstreams.endpoints()
             ],
-            "destinations": [destination.view() for destination in agent.upstreams.destinations()],
-            "limits": agent.limiter.statistics(),
-            "sharing": agent.limits.statistics(),
-            "evidence": agent.evidence.statistics(),
+            "destinations": [destination.view() for destination in plane.upstreams.destinations()],
+            "limits": plane.limiter.statistics(),
+            "sharing": plane.limits.statistics(),
+            "evidence": plane.evidence.statistics(),
         }
     )
 
 
-def _authorization(agent: Agent) -> Reply:
+def _authorization(plane: DataPlane) -> Reply:
     """Which documents say who may do what here, and whether the keys of token issuers are there."""
-    access = agent.inbound.access if agent.inbound is not None else None
+    access = plane.inbound.access if plane.inbound is not None else None
     return as_json(
         {
             "policies": [
                 {"name": policy.name, "action": policy.action, "dry_run": policy.dry_run}
                 for policy in (access.authorizer.policies if access is not None else ())
             ],
-            "tokens": agent.tokens.statistics(),
-            "keys": agent.keys.statistics(),
+            "tokens": plane.tokens.statistics(),
+            "keys": plane.keys.statistics(),
         }
     )
 
 
-def _policies(agent: Agent) -> Reply:
-    policies = agent.policies
+def _policies(policies: Policies, dryruns: DryRuns) -> Reply:
     return as_json(
         {
             "revision": policies.set.number,
@@ -136,25 +154,25 @@ def _policies(agent: Agent) -> Reply:
             "documents": [document.plain for document in policies.set.documents.values()],
             "refused": policies.refused.model_dump(mode="json") if policies.refused is not None else None,
             "problem": policies.problem,
-            "dry_run": agent.dryruns.statistics(),
+            "dry_run": dryruns.statistics(),
         }
     )
 
 
-def _certificates(agent: Agent) -> Reply:
-    svid, bundle, verifier = agent.identity.svid, agent.identity.bundle, agent.identity.verifier
+def _certificates(identity: Identity, renewals: Renewals) -> Reply:
+    svid, bundle, verifier = identity.svid, identity.bundle, identity.verifier
     return as_json(
         {
             "id": str(svid.id),
             "serial": f"{svid.certificate.serial_number:x}",
             "issuer": svid.issuer,
-            "revoked": agent.identity.revoked,
+            "revoked": identity.revoked,
             "fingerprint": svid.fingerprint,
             "not_before": svid.not_before,
             "not_after": svid.not_after,
             "seconds_left": round(svid.not_after - time.time()),
-            "renewals": agent.renewals.renewals,
-            "failures": agent.renewals.failures,
+            "renewals": renewals.renewals,
+            "failures": renewals.failures,
             "trust": {
                 "version": bundle.version,
                 "roots": [
@@ -184,6 +202,6 @@ def _certificates(agent: Agent) -> Reply:
     )
 
 
-def _drain(agent: Agent) -> Reply:
-    agent.drain_requested.set()
+def _drain(drain: Callable[[], None]) -> Reply:
+    drain()
     return as_json({"draining": True}, 202)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from random import Random
 
-from busmesh.actors.actor import Actor, Address
+from busmesh.actors.actor import Actor
 from busmesh.agent.policystore import PolicyStore
 from busmesh.bus.bus import Bus
 from busmesh.bus.policylog import LogUnavailable, PolicyLog, RevisionConflict
@@ -75,8 +75,10 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         verifier: whose roots must vouch for the operators.
         caller: the instance whose requests the snapshot is for.
         apply: takes each new snapshot.
-        acknowledge: gets applied and refused revisions.
         rng: where splits begin, and the jitter of refilling.
+
+    Attributes:
+        acknowledge: told what became of each revision: applied or refused.
     """
 
     interval = REREAD_S
@@ -90,7 +92,6 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         verifier: Verifier,
         caller: Caller,
         apply: Callable[[Snapshot], None],
-        acknowledge: Address[Acknowledgement],
         rng: Random,
     ) -> None:
         super().__init__("policies")
@@ -100,7 +101,7 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         self._verifier = verifier
         self._caller = caller
         self._apply = apply
-        self._acknowledge = acknowledge
+        self.acknowledge: Callable[[Acknowledgement], None] = lambda ack: None
         self._rng = rng
         self._entries: list[bytes] = []
         #: Told each entry that was put in force.
@@ -294,7 +295,7 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
             self._author, self._reason = author, revision.reason
         self._apply(snapshot)
         self.on_entry(entry)
-        self._acknowledge.tell(Acknowledgement(revision=after.number, digest=after.digest, state="applied"))
+        self.acknowledge(Acknowledgement(revision=after.number, digest=after.digest, state="applied"))
         return Taken.YES
 
     def _refuse(self, number: int, error: BusmeshError) -> None:
@@ -308,4 +309,4 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         log.error("revision %d is refused, %d stays in force: %s", number, self.set.number, error)
         if self.refused != refusal:
             self.refused = refusal
-            self._acknowledge.tell(refusal)
+            self.acknowledge(refusal)

@@ -44,7 +44,7 @@ async def _until_ready(agent: Agent, *, needs_application: bool) -> None:
     while True:
         awaited = agent.readiness.awaited()
         awaited.pop("draining", None)
-        if not needs_application or (agent.health is not None and agent.health.health.healthy is not None):
+        if not needs_application or agent.application_checked:
             awaited.pop("application", None)
         if not awaited:
             return

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 
-from busmesh.actors.actor import Actor
+from busmesh.actors.actor import Actor, Address
 from busmesh.bus.address import SubjectAddress
 from busmesh.bus.bus import Bus
 from busmesh.names import ServiceName, Subjects
@@ -48,7 +48,7 @@ class Telemetry(Actor[None]):
         self._events = events
         self._tracer = tracer
         self._ticked = time.monotonic()
-        self._to: dict[str, SubjectAddress[Mapping[str, object]]] = {
+        self._to: dict[str, Address[Mapping[str, object]]] = {
             signal: SubjectAddress(bus, subjects.telemetry(signal, service, instance), _json)
             for signal in SIGNALS
         }

@@ -9,7 +9,6 @@ from typing import cast
 from busmesh.agent.observer import Observer
 from busmesh.agent.witness import Witness
 from busmesh.decide.authz.engine import Decision
-from busmesh.members.announcement import Announcement
 from busmesh.names import ServiceName, SpiffeId, Subjects
 from busmesh.relay.peer import Peer
 from busmesh.telemetry.access import AccessLog
@@ -25,13 +24,12 @@ DENIED = Decision(False, 403, "denied", "Authorization/a", 2, "rule 2 of Authori
 
 def test_a_denial_is_counted_by_its_rule_and_told_in_an_access_event() -> None:
     registry, access = Registry(), AccessLog(0.0, Random(1), 100)
-    announced = cast(Announcement, SimpleNamespace(labels={}))
     observer = Observer(
         registry,
         access,
         Tracer({}, Random(1), ratio=0.0),
         ME,
-        announced,
+        "",
         cast(Witness, SimpleNamespace(records={})),
     )
     session = Session(1, SHOP, send=(b"k" * 32, b"n" * 12), receive=(b"l" * 32, b"m" * 12), started=0.0)

@@ -45,7 +45,8 @@ class _Process:
     def __init__(self) -> None:
         self.upstreams = Upstreams(Random(1), lambda service: None, 10)
         self.told: list[Ejection] = []
-        self.ejections = Ejections(self.upstreams, self.told.append, capacity=2)
+        self.ejections = Ejections(self.upstreams, capacity=2)
+        self.ejections.on_found = self.told.append
         self.upstreams.on_ejection = self.ejections.found
         endpoints = self.upstreams.upstream(ORDERS).endpoints
         for number in range(4):
