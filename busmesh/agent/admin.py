@@ -13,10 +13,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from busmesh.relay.answers import Answer, reason_of
-from busmesh.relay.listener import Listener
-from busmesh.relay.refusals import Limits
-from busmesh.relay.request import Request
+from busmesh.relay.client.answers import Answer, reason_of
+from busmesh.relay.client.listener import Listener
+from busmesh.relay.client.refusals import Limits
+from busmesh.relay.client.request import Request
 
 _LIMITS = Limits(body=64 * 1024, connections=64, idle_timeout=60.0, tunnels=False)
 

@@ -30,8 +30,8 @@ from busmesh.members import acknowledgement
 from busmesh.members.acknowledgement import Acknowledgement
 from busmesh.members.announcement import Refused
 from busmesh.policy.snapshot import Snapshot
-from busmesh.relay.destination import Destination
-from busmesh.relay.outbound import Beside
+from busmesh.relay.destination.destination import Destination
+from busmesh.relay.outbound.outbound import Beside
 from busmesh.telemetry.events import Detail, EventLog
 from busmesh.telemetry.process import register_process
 

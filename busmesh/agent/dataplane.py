@@ -32,14 +32,14 @@ from busmesh.identity.trustlog import Taken
 from busmesh.names import ServiceName
 from busmesh.policy.compile import Caller
 from busmesh.policy.snapshot import Snapshot
-from busmesh.relay.accepting import Acceptor
-from busmesh.relay.access import Access
-from busmesh.relay.application import Application
-from busmesh.relay.inbound import Inbound
-from busmesh.relay.listener import Listener
-from busmesh.relay.opening import Sessions, open_session
-from busmesh.relay.outbound import Outbound
-from busmesh.relay.upstreams import Upstreams
+from busmesh.relay.application.pool import Application
+from busmesh.relay.client.listener import Listener
+from busmesh.relay.destination.upstreams import Upstreams
+from busmesh.relay.inbound.access import Access
+from busmesh.relay.inbound.inbound import Inbound
+from busmesh.relay.outbound.outbound import Outbound
+from busmesh.relay.session.accepting import Acceptor
+from busmesh.relay.session.opening import Sessions, open_session
 from busmesh.telemetry.access import AccessLog
 from busmesh.telemetry.metrics import Registry
 from busmesh.telemetry.trace import Tracer

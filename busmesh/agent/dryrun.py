@@ -26,10 +26,10 @@ from busmesh.members.dryreport import PURPOSE, DryReport, Stand, encode, report_
 from busmesh.names import ServiceName, Subjects
 from busmesh.policy.compile import Caller, compile_set
 from busmesh.policy.revision import PolicySet, fold
-from busmesh.relay.outbound import Beside
+from busmesh.relay.destination.upstream import Knowledge
+from busmesh.relay.destination.upstreams import Upstreams
+from busmesh.relay.outbound.outbound import Beside
 from busmesh.relay.tally import Tally
-from busmesh.relay.upstream import Knowledge
-from busmesh.relay.upstreams import Upstreams
 
 log = logging.getLogger(__name__)
 

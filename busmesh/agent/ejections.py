@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from busmesh.decide.records import Action, Cause, Change
-from busmesh.relay.destination import Destination
-from busmesh.relay.upstreams import Upstreams
+from busmesh.relay.destination.destination import Destination
+from busmesh.relay.destination.upstreams import Upstreams
 
 #: What one process tells the others: destination, instance, cause, and seconds that it is to be away.
 Ejection = tuple[str, str, str, float]

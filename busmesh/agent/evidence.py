@@ -22,9 +22,9 @@ from busmesh.identity.holder import Identity
 from busmesh.identity.signed import open_signed, seal_signed
 from busmesh.members.versioned import unpacked
 from busmesh.names import ServiceName, SpiffeId, Subjects
-from busmesh.relay.destination import Destination
+from busmesh.relay.destination.destination import Destination
+from busmesh.relay.destination.upstreams import Upstreams
 from busmesh.relay.tally import Tally
-from busmesh.relay.upstreams import Upstreams
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from busmesh.actors.actor import Actor
 from busmesh.agent.definition import Health as HealthSettings
 from busmesh.decide.health import Health, observe
 from busmesh.policy.fields import seconds
-from busmesh.relay.application import Application, PoolLimits
-from busmesh.relay.call import AppFailure, AppResponse, Call
-from busmesh.relay.rendering import render_request
+from busmesh.relay.application.call import AppFailure, AppResponse, Call
+from busmesh.relay.application.pool import Application, PoolLimits
+from busmesh.relay.application.rendering import render_request
 
 log = logging.getLogger(__name__)
 

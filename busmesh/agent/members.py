@@ -21,11 +21,11 @@ from busmesh.identity.signed import open_signed
 from busmesh.members.announcement import PURPOSE, Announcement, State, decode
 from busmesh.members.table import Member, MemberTable
 from busmesh.names import ServiceName, Subjects
-from busmesh.relay.handshaking import lot
-from busmesh.relay.opening import Sessions
+from busmesh.relay.destination.upstream import Endpoint, Knowledge
+from busmesh.relay.destination.upstreams import Upstreams
+from busmesh.relay.session.handshakes import lot
+from busmesh.relay.session.opening import Sessions
 from busmesh.relay.tally import Tally
-from busmesh.relay.upstream import Endpoint, Knowledge
-from busmesh.relay.upstreams import Upstreams
 from busmesh.wire.frame import Session
 
 log = logging.getLogger(__name__)

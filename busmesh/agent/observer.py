@@ -12,10 +12,10 @@ from busmesh.agent.witness import Witness
 from busmesh.decide.authz.engine import Decision
 from busmesh.decide.headers import HeaderOps
 from busmesh.names import SpiffeId
-from busmesh.relay.access import refusal_of
-from busmesh.relay.exchange import Exchange
-from busmesh.relay.peer import Peer
-from busmesh.relay.work import Work
+from busmesh.relay.inbound.access import refusal_of
+from busmesh.relay.inbound.peer import Peer
+from busmesh.relay.inbound.work import Work
+from busmesh.relay.tries.exchange import Exchange
 from busmesh.telemetry.access import AccessLog
 from busmesh.telemetry.metrics import Registry
 from busmesh.telemetry.series import RequestMetrics

@@ -13,8 +13,8 @@ from busmesh.identity.holder import Identity
 from busmesh.identity.store import AgentHome
 from busmesh.names import SpiffeId, Subjects
 from busmesh.policy.fields import seconds
-from busmesh.relay.application import PoolLimits
-from busmesh.relay.refusals import Limits
+from busmesh.relay.application.pool import PoolLimits
+from busmesh.relay.client.refusals import Limits
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from random import Random
 
 from busmesh.actors.actor import Actor
-from busmesh.relay.inbound import Inbound
-from busmesh.relay.upstream import Endpoint
-from busmesh.relay.upstreams import Upstreams
+from busmesh.relay.destination.upstream import Endpoint
+from busmesh.relay.destination.upstreams import Upstreams
+from busmesh.relay.inbound.inbound import Inbound
 
 #: A session is replaced after so many seconds, give or take a tenth, so that not all are at once.
 REKEY_S = 3600.0

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 from busmesh.policy.explain import Question, explain
 from busmesh.policy.explaininstances import instances_of
 from busmesh.policy.explainsettings import BALANCING, balancer_name
-from busmesh.relay.exchange import Exchange
-from busmesh.relay.shadow import Shadow
+from busmesh.relay.outbound.shadow import Shadow
+from busmesh.relay.tries.exchange import Exchange
 from busmesh.telemetry.tracecontext import TRACE_ID
 
 if TYPE_CHECKING:
     from busmesh.policy.compile import Caller
     from busmesh.policy.revision import PolicySet
-    from busmesh.relay.upstreams import Upstreams
+    from busmesh.relay.destination.upstreams import Upstreams
 
 #: Requests that are awaited or written down.
 MAX_REQUESTS = 16

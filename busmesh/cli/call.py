@@ -23,7 +23,7 @@ from busmesh.cli.output import Output, output_option, tell_person
 from busmesh.errors import BusmeshError, BusUnavailable, UsageError
 from busmesh.identity.store import AgentHome, read_join_ticket
 from busmesh.names import ServiceName, Subjects
-from busmesh.relay.call import AppFailure
+from busmesh.relay.application.call import AppFailure
 
 #: Seconds for enrolment and the first policy synchronisation.
 START_S = 10.0

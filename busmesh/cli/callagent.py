@@ -14,9 +14,9 @@ from busmesh.policy.compile import Caller
 from busmesh.policy.documents import Document
 from busmesh.policy.explain import Question, explain
 from busmesh.policy.revision import PolicySet
-from busmesh.relay.application import Application, PoolLimits
-from busmesh.relay.call import AppFailure, AppResponse, Call
-from busmesh.relay.rendering import render_request
+from busmesh.relay.application.call import AppFailure, AppResponse, Call
+from busmesh.relay.application.pool import Application, PoolLimits
+from busmesh.relay.application.rendering import render_request
 from busmesh.telemetry.tracecontext import TRACE_ID
 
 #: Seconds for a page of the admin endpoint.

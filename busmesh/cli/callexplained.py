@@ -10,7 +10,7 @@ import click
 from busmesh.cli.explained import tell
 from busmesh.cli.output import Column, Output, show
 from busmesh.cli.text import printable
-from busmesh.relay.call import AppFailure, AppResponse
+from busmesh.relay.application.call import AppFailure, AppResponse
 
 _CANDIDATES = (
     Column("", "mark"),

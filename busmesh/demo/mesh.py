@@ -18,9 +18,9 @@ from busmesh.bus.ports import free_port
 from busmesh.demo.cast import AGENTS, CALLER, PACKAGE, Role, shipped
 from busmesh.demo.processes import Guard, Process
 from busmesh.errors import BusmeshError
-from busmesh.relay.application import Application, PoolLimits
-from busmesh.relay.call import AppFailure, AppResponse, Call
-from busmesh.relay.rendering import render_request
+from busmesh.relay.application.call import AppFailure, AppResponse, Call
+from busmesh.relay.application.pool import Application, PoolLimits
+from busmesh.relay.application.rendering import render_request
 
 HOST = "127.0.0.1"
 #: Not looking into the current folder, where somebody may keep a json.py.

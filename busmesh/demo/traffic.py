@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from random import Random
 
 from busmesh.demo.ledger import CANARY_PARTS, Hop, Part, Result, read_hops
-from busmesh.relay.application import Application, PoolLimits
-from busmesh.relay.call import AppFailure, AppResponse, Call
-from busmesh.relay.rendering import render_request
+from busmesh.relay.application.call import AppFailure, AppResponse, Call
+from busmesh.relay.application.pool import Application, PoolLimits
+from busmesh.relay.application.rendering import render_request
 
 #: Requests a second. About a fifth of what two cores do with the shop's own Python servers.
 RATE = 100.0

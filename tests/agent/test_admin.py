@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from busmesh.agent.admin import Admin, Reply, as_json
-from busmesh.relay.clientconnection import Connection
+from busmesh.relay.client.connection import Connection
 from tests.relay.transcript import request
 from tests.relay.wires import FakeTransport, Response, responses
 from tests.support.bus import NatsServer

@@ -10,7 +10,7 @@ from busmesh.agent.observer import Observer
 from busmesh.agent.witness import Witness
 from busmesh.decide.authz.engine import Decision
 from busmesh.names import ServiceName, SpiffeId, Subjects
-from busmesh.relay.peer import Peer
+from busmesh.relay.inbound.peer import Peer
 from busmesh.telemetry.access import AccessLog
 from busmesh.telemetry.metrics import Registry
 from busmesh.telemetry.trace import Tracer

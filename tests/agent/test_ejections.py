@@ -13,10 +13,10 @@ from busmesh.decide.records import Cause
 from busmesh.decide.route import Target
 from busmesh.decide.traffic import Traffic
 from busmesh.names import ServiceName
-from busmesh.relay import upstreams as upstreams_module
-from busmesh.relay.destination import Destination
-from busmesh.relay.upstream import Endpoint
-from busmesh.relay.upstreams import Upstreams
+from busmesh.relay.destination import upstreams as upstreams_module
+from busmesh.relay.destination.destination import Destination
+from busmesh.relay.destination.upstream import Endpoint
+from busmesh.relay.destination.upstreams import Upstreams
 
 ORDERS = ServiceName("orders")
 #: Only a lot drawn where a failure was found says no here.

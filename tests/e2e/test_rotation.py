@@ -19,7 +19,7 @@ from busmesh.errors import IdentityError
 from busmesh.identity.holder import Identity
 from busmesh.identity.store import Home
 from busmesh.names import ServiceName, SpiffeId, Subjects
-from busmesh.relay.opening import open_session
+from busmesh.relay.session.opening import open_session
 from tests.support.bars import EXACT, times
 from tests.support.bus import NatsServer
 from tests.support.client import Caller, Result, at_rate

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from busmesh.names import ServiceName, SpiffeId
-from busmesh.relay.handshaking import lot
+from busmesh.relay.session.handshakes import lot
 from tests.e2e.test_workers import alive, counted, get, worker
 from tests.support.bars import bar
 from tests.support.bus import NatsServer

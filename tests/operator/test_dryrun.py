@@ -31,8 +31,8 @@ from busmesh.names import ServiceName, SpiffeId, Subjects
 from busmesh.operator.dryrun import Found, Reports, dry_run
 from busmesh.policy.compile import Caller, compile_set
 from busmesh.policy.revision import EMPTY, PolicySet, Revision, fold, propose
-from busmesh.relay.outbound import Beside
-from busmesh.relay.upstreams import Upstreams
+from busmesh.relay.destination.upstreams import Upstreams
+from busmesh.relay.outbound.outbound import Beside
 from tests.operator.fakes import MESH, fake_mesh, route
 from tests.support.bus import NatsServer
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from busmesh.errors import RemoteProtocolError
 from busmesh.names import SpiffeId
-from busmesh.relay.call import AppResponse
-from busmesh.relay.refusals import Limits
+from busmesh.relay.application.call import AppResponse
+from busmesh.relay.client.refusals import Limits
 from busmesh.wire.frame import FrameError, Kind, Session, read_header, unknown_session
 from busmesh.wire.http import (
     FINAL,
@@ -44,8 +44,8 @@ from busmesh.wire.stream import (
     encode_opening,
 )
 from tests.proofs.fuzzing import LONG, SECONDS, cuts, damaged, keep_on
-from tests.relay.test_appconnection import Desk, Taker, ask, judge, opened, outcome_of, streams
-from tests.relay.test_parsing import check, conversations, told, upgraded
+from tests.relay.application.test_connection import Desk, Taker, ask, judge, opened, outcome_of, streams
+from tests.relay.client.test_parsing import check, conversations, told, upgraded
 from tests.relay.transcript import parse
 
 pytestmark = pytest.mark.timeout(5 * SECONDS + 60)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from busmesh.relay.appconnection import AppConnection
-from busmesh.relay.application import Application, PoolLimits
-from busmesh.relay.call import AppFailure, AppResponse, Call
+from busmesh.relay.application.call import AppFailure, AppResponse, Call
+from busmesh.relay.application.connection import AppConnection
+from busmesh.relay.application.pool import Application, PoolLimits
 from tests.relay.wires import FakeTransport, Message, read_message
 
 

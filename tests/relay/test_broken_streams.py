@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from busmesh.relay import inbound
 from busmesh.relay.flow import STREAM_IDLE_S
-from busmesh.relay.probing import QUESTIONS
+from busmesh.relay.inbound import inbound
+from busmesh.relay.tries.probing import QUESTIONS
 from busmesh.relay.upload import KEPT
 from busmesh.wire.frame import Kind
 from busmesh.wire.stream import Opening

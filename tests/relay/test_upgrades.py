@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from busmesh.relay.clientconnection import Connection
-from busmesh.relay.websocket import GOING_AWAY
+from busmesh.relay.client.connection import Connection
+from busmesh.relay.inbound.websocket import GOING_AWAY
 from tests.relay.apps import WiredApp
 from tests.relay.bodies import (
     CHAT,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from busmesh.decide.request import RequestHead
-from busmesh.relay.answers import Answer
-from busmesh.relay.parsing import RequestParser
-from busmesh.relay.refusals import Limits
+from busmesh.relay.client.answers import Answer
+from busmesh.relay.client.parsing import RequestParser
+from busmesh.relay.client.refusals import Limits
 from busmesh.wire.stream import Opening
 
 

@@ -24,28 +24,28 @@ from busmesh.policy.compile import Caller, compile_set
 from busmesh.policy.documents import parse_documents
 from busmesh.policy.revision import PolicySet
 from busmesh.policy.snapshot import Snapshot
-from busmesh.relay import access as access_module
-from busmesh.relay import actions as actions_module
-from busmesh.relay import inbound as inbound_module
-from busmesh.relay import outbound as outbound_module
-from busmesh.relay import peer as peer_module
-from busmesh.relay import streams as streams_module
-from busmesh.relay import tries as tries_module
-from busmesh.relay import upstream as upstream_module
-from busmesh.relay import upstreams as upstreams_module
-from busmesh.relay import waiting as waiting_module
-from busmesh.relay import work as work_module
-from busmesh.relay.application import Application
-from busmesh.relay.clientconnection import Connection
-from busmesh.relay.destination import Destination
-from busmesh.relay.exchange import Exchange
-from busmesh.relay.inbound import Inbound
-from busmesh.relay.listener import Listener
-from busmesh.relay.outbound import Outbound
-from busmesh.relay.peer import Peer
-from busmesh.relay.upstream import Endpoint, Knowledge
-from busmesh.relay.upstreams import Upstreams
-from busmesh.relay.work import Work
+from busmesh.relay.application.pool import Application
+from busmesh.relay.client.connection import Connection
+from busmesh.relay.client.listener import Listener
+from busmesh.relay.destination import upstream as upstream_module
+from busmesh.relay.destination import upstreams as upstreams_module
+from busmesh.relay.destination.destination import Destination
+from busmesh.relay.destination.upstream import Endpoint, Knowledge
+from busmesh.relay.destination.upstreams import Upstreams
+from busmesh.relay.inbound import access as access_module
+from busmesh.relay.inbound import inbound as inbound_module
+from busmesh.relay.inbound import peer as peer_module
+from busmesh.relay.inbound import work as work_module
+from busmesh.relay.inbound.inbound import Inbound
+from busmesh.relay.inbound.peer import Peer
+from busmesh.relay.inbound.work import Work
+from busmesh.relay.outbound import actions as actions_module
+from busmesh.relay.outbound import outbound as outbound_module
+from busmesh.relay.outbound import waiting as waiting_module
+from busmesh.relay.outbound.outbound import Outbound
+from busmesh.relay.tries import streams as streams_module
+from busmesh.relay.tries import tries as tries_module
+from busmesh.relay.tries.exchange import Exchange
 from busmesh.wire.frame import Session
 from busmesh.wire.http import WireRequest
 from tests.relay.apps import FakeApp, WiredApp

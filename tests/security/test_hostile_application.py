@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from busmesh.relay.application import Application
-from busmesh.relay.call import AppFailure, AppResponse, Call
-from busmesh.relay.rendering import render_request
+from busmesh.relay.application.call import AppFailure, AppResponse, Call
+from busmesh.relay.application.pool import Application
+from busmesh.relay.application.rendering import render_request
 from busmesh.wire.http import decode_response, encode_response
 from tests.support.bars import bar
 

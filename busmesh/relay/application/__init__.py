@@ -1,0 +1,1 @@
+"""The local application: a pool of connections, requests written, responses parsed."""

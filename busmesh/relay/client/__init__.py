@@ -1,0 +1,1 @@
+"""The local client: connections accepted, requests parsed, responses written."""

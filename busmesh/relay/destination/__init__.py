@@ -1,0 +1,1 @@
+"""Where requests go: the instances known, who is chosen, and what is held against whom."""

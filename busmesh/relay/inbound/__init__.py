@@ -1,0 +1,1 @@
+"""A request received: opened, admitted, worked on, and answered sealed."""

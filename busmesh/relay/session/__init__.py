@@ -1,0 +1,1 @@
+"""The keys that two agents share: handshakes over the bus."""
