@@ -296,9 +296,17 @@ async def greeting(host: str, port: int, timeout: float = 1.0) -> dict[str, obje
                 writer.close()
                 with contextlib.suppress(OSError):
                     await writer.wait_closed()
-        if not line.startswith(b"INFO "):
-            return None
-        info = json.loads(line[5:])
     except (OSError, TimeoutError, ValueError):
+        return None
+    return told(line)
+
+
+def told(line: bytes) -> dict[str, object] | None:
+    """Return what the first line that a server sends says of it; None if it is no NATS server's."""
+    if not line.startswith(b"INFO "):
+        return None
+    try:
+        info = json.loads(line[5:])
+    except (ValueError, RecursionError):
         return None
     return info if isinstance(info, dict) else None

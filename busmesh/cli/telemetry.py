@@ -55,11 +55,13 @@ async def _print(
             async with asyncio.timeout(timeout):
                 while count is None or printed < count:
                     where, payload = await heard.next()
-                    message = _read(payload)
-                    if message is None:
+                    text = shown(where, payload, output)
+                    if text is None:
                         unreadable += 1
                         continue
-                    _print_message(where, message, output)
+                    if text:
+                        click.echo(text)
+                        sys.stdout.flush()
                     printed += 1
         dropped = heard.dropped
     for number, what in (
@@ -74,21 +76,19 @@ async def _print(
         )
 
 
-def _read(payload: bytes) -> dict[str, Any] | None:
+def shown(subject: str, payload: bytes, output: Output) -> str | None:
+    """Return what is printed of a message; None if it is no JSON object, or deeper than can be written."""
     try:
         message = json.loads(payload)
+        return _text(subject, message, output) if isinstance(message, dict) else None
     except (ValueError, RecursionError):
         return None
-    return message if isinstance(message, dict) else None
 
 
-def _print_message(subject: str, message: dict[str, Any], output: Output) -> None:
+def _text(subject: str, message: dict[str, Any], output: Output) -> str:
     if output is Output.JSON:
         # Written anew: whatever came is one line, without a character that a terminal would obey.
-        click.echo(json.dumps(message, separators=(",", ":")))
-    elif output is Output.YAML:
-        click.echo(f"---\n{write_yaml(message)}", nl=False)
-    else:
-        for line in lines_of(subject, message, wide=output is Output.WIDE):
-            click.echo(line)
-    sys.stdout.flush()
+        return json.dumps(message, separators=(",", ":"))
+    if output is Output.YAML:
+        return f"---\n{write_yaml(message)}".removesuffix("\n")
+    return "\n".join(lines_of(subject, message, wide=output is Output.WIDE))

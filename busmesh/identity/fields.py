@@ -54,7 +54,8 @@ class FieldReader:
         self._what = what
         if len(data) > max_size:
             raise self._error(f"has {len(data)} bytes, more than {max_size}", "BM4101")
-        self._unpacker = msgpack.Unpacker(max_buffer_size=max_size)
+        # Without a size it begins with a buffer of the largest record that there may be, for every heartbeat.
+        self._unpacker = msgpack.Unpacker(max_buffer_size=max_size, read_size=max(1, len(data)))
         self._unpacker.feed(data)
         try:
             length = self._unpacker.read_array_header()

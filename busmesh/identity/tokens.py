@@ -36,8 +36,17 @@ _CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 #: PyJWT's options for a look that proves nothing.
 _CHECKS = ("signature", "exp", "nbf", "iat", "aud", "iss", "sub", "jti")
 _UNPROVEN = {f"verify_{name}": False for name in _CHECKS}
-#: What cryptography, PyJWT and JSON raise for what is malformed; 16 KiB of "[" exhausts the recursion.
-_MALFORMED = (ValueError, TypeError, KeyError, AttributeError, RecursionError, UnsupportedAlgorithm)
+#: What cryptography, PyJWT and JSON raise for what is malformed; 16 KiB of "[" exhausts the recursion, and an
+#: integer of 400 digits is no float.
+_MALFORMED = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    UnsupportedAlgorithm,
+)
 
 
 class Keys(Protocol):

@@ -68,7 +68,7 @@ def read_report(value: bytes) -> Report | None:
     form, _, text = value.decode("latin-1").strip(" \t").partition(" ")
     try:
         said = _read_json(text) if form == "JSON" else _read_text(text) if form == "TEXT" else {}
-    except (ValueError, RecursionError):
+    except (ValueError, OverflowError, RecursionError):  # an integer may be larger than any float
         return None
     utilisation = said.get("application_utilization") or said.get("cpu_utilization")
     if not utilisation:

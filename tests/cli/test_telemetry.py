@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from busmesh.cli.main import main
 from busmesh.cli.oneline import lines_of
+from busmesh.cli.output import Output
+from busmesh.cli.telemetry import shown
 from busmesh.identity.ca import CertificateAuthority
 from busmesh.names import ServiceName, Subjects
 from busmesh.telemetry.access import AccessLog
@@ -224,3 +226,10 @@ def test_the_end_without_what_was_awaited(
     assert "0 of 1 messages" in capsys.readouterr().err
     assert asyncio.run(listen(nats_server, ca, busmesh_home, *words[:1], *words[3:], every=[])) == 0
     assert main(["telemetry", "no such thing"]) == 2
+
+
+@pytest.mark.parametrize("output", ["yaml", "json", "table"])
+def test_what_is_too_deep_to_be_written_is_no_message(output: str) -> None:
+    deep = b'{"a": ' * 900 + b"1" + b"}" * 900
+    text = shown("busmesh.local.telemetry.events.default.orders.orders-0", deep, Output(output))
+    assert text is None or text.isprintable()

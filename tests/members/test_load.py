@@ -39,6 +39,7 @@ from busmesh.members.load import MAX_REPORT, Load, LoadMeter, Report, read_repor
         (b"", None),
         (b"cpu_utilization=0.3", None),
         (b"BIN CAEQAQ==", None),
+        (b'JSON {"cpu_utilization": 1' + b"0" * 400 + b"}", None),
         (b"TEXT cpu_utilization=0.3," + b"a=1," * MAX_REPORT, None),
     ],
 )

@@ -43,10 +43,11 @@ from busmesh.wire.stream import (
     encode_end,
     encode_opening,
 )
-from tests.proofs.fuzzing import LONG, SECONDS, cuts, damaged, keep_on
+from tests.proofs.fuzzing import LONG, SECONDS, keep_on
 from tests.relay.application.test_connection import Desk, Taker, ask, judge, opened, outcome_of, streams
 from tests.relay.client.test_parsing import check, conversations, told, upgraded
 from tests.relay.transcript import parse
+from tests.support.damage import cuts, damaged
 
 pytestmark = pytest.mark.timeout(5 * SECONDS + 60)
 

@@ -1,0 +1,1 @@
+"""Every function that reads what came over the bus, with messages that it takes and what it refuses with."""
