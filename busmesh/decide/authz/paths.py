@@ -33,6 +33,10 @@ _MALFORMED = re.compile(
 #: What means something in a path, percent-encoded, and the same encoded once more; the sign % first.
 _SIGNS = [(b"%%%b" % code, b"%%25%b" % code) for code in b"25 2F 2f 5C 5c 3B 3b 3F 3f 2E 2e 23".split()]
 _SLASHES = re.compile(rb"/{2,}")
+#: Without any of this every step leaves a text as it is.
+_ACTED_ON = re.compile(rb"[\\?#; \x80-\xff]|//|/\.|[^/.]\.+(?:/|\Z)")
+#: A segment that ends with dots or blanks and is more than dots.
+_ENDS = re.compile(rb"[^/. ][. ]+(?:/|\Z)| (?:/|\Z)")
 _QUERY = re.compile(rb"[?#]")
 #: What some file systems and code pages take for a slash, and Unicode's compatibility forms leave alone.
 _LOOKALIKES = str.maketrans({"\u2044": "/", "\u2215": "/", "\u29f8": "/", "\u2216": "\\", "\u29f5": "\\"})
@@ -63,8 +67,9 @@ def readings(path: bytes) -> tuple[bytes, ...] | None:
                 return None
             found[text] = None
             level.append(text)
-            waiting += [new for step in STEPS if (new := step(text)) is not text]
-        decoded = [new for text in level if (new := unquote_to_bytes(text)) != text]
+            if _ACTED_ON.search(text) is not None:
+                waiting += [new for step in STEPS if (new := step(text)) is not text]
+        decoded = [new for text in level if b"%" in text and (new := unquote_to_bytes(text)) != text]
         if depth < DECODINGS:
             waiting = decoded
         elif decoded:
@@ -125,7 +130,7 @@ def without_parameters(text: bytes) -> bytes:
 
 def without_ends(text: bytes) -> bytes:
     """Return a path whose segments do not end with dots or blanks, as Windows names files."""
-    if b" " not in text and b"./" not in text and text[-1:] != b".":
+    if _ENDS.search(text) is None:
         return text
     segments = [segment.rstrip(b" ") for segment in text.split(b"/")]
     return b"/".join([segment.rstrip(b" .") or segment for segment in segments])
