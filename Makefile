@@ -16,7 +16,7 @@ help:
 	@echo "make demo    the whole mesh on this machine for $(DURATION) (DURATION=60s make demo)"
 	@echo "make test    the whole test suite (ARGS='-k name' make test)"
 	@echo "make bars    the tests of what is promised in seconds, to the letter: on a machine at rest"
-	@echo "make proofs  checks that take a quarter of an hour: foreign test suites, attacks, fuzzing, overload"
+	@echo "make proofs  checks that take an hour and a half: foreign test suites, attacks, fuzzing, overload"
 	@echo "make lint    format, lint, types and import contracts"
 	@echo "make format  write the house format"
 	@echo "make bench   measure beside a pair of Envoy sidecars: ten minutes (ARGS=--help: how to choose)"

@@ -12,6 +12,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from busmesh.errors import BusmeshError
 
+#: Bytes of strangers that may wait in one mailbox: what ten thousand honest agents announce in a second.
+MAX_WAITING_BYTES = 8 * 1024 * 1024
+
 M = TypeVar("M")
 M_contra = TypeVar("M_contra", contravariant=True)
 
@@ -57,13 +60,22 @@ class Mailbox(Generic[M]):
         self.refused = 0
         self.taken = 0
         self._closed = False
-        self._queue: asyncio.Queue[M | _Question[M]] = asyncio.Queue(maxsize=capacity)
+        self._bytes = 0
+        #: (bytes, message).
+        self._queue: asyncio.Queue[tuple[int, M | _Question[M]]] = asyncio.Queue(maxsize=capacity)
 
-    def tell(self, message: M) -> bool:
-        if self._closed or self._queue.full():
+    def tell(self, message: M, size: int = 0) -> bool:
+        """Send without waiting; False if the mailbox is closed, full, or holds too many bytes.
+
+        Args:
+            message: for the actor.
+            size: bytes that it holds, if a stranger had the choice of them.
+        """
+        if self._closed or self._queue.full() or self._bytes + size > MAX_WAITING_BYTES:
             self.refused += 1
             return False
-        self._queue.put_nowait(message)
+        self._bytes += size
+        self._queue.put_nowait((size, message))
         return True
 
     async def ask(self, message: M, timeout: float) -> Any:
@@ -80,12 +92,13 @@ class Mailbox(Generic[M]):
             self.refused += 1
             raise MailboxFull(f"actor {self.name} has {self._queue.qsize()} messages waiting")
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.put_nowait(_Question(message, answer))
+        self._queue.put_nowait((0, _Question(message, answer)))
         async with asyncio.timeout(timeout):
             return await answer
 
     async def _next(self) -> M | _Question[M]:
-        item = await self._queue.get()
+        size, item = await self._queue.get()
+        self._bytes -= size
         self.taken += 1
         return item
 
@@ -93,7 +106,7 @@ class Mailbox(Generic[M]):
         """Refuse what comes from now on, and fail the questions that still wait."""
         self._closed = True
         while not self._queue.empty():
-            item = self._queue.get_nowait()
+            _, item = self._queue.get_nowait()
             if isinstance(item, _Question) and not item.answer.done():
                 item.answer.set_exception(ActorStopped(f"actor {self.name} has stopped"))
 

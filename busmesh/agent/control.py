@@ -147,7 +147,7 @@ class Control:
     # -- policies ----------------------------------------------------------------------------------
 
     def _on_published(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
-        self._plane.policies.mailbox.tell(Published(payload))
+        self._plane.policies.mailbox.tell(Published(payload), len(payload))
 
     def _on_revision(self, revision: int) -> None:
         if revision > self._plane.policies.set.number:

@@ -94,7 +94,7 @@ class DryRuns(Actor[Asked]):
 
     def on_dry_run(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
         """Take a message from the bus."""
-        self.mailbox.tell(Asked(payload))
+        self.mailbox.tell(Asked(payload), len(payload))
 
     async def receive(self, message: Asked) -> None:
         try:

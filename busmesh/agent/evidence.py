@@ -68,7 +68,7 @@ class SharedEvidence(Actor[Heard]):
         self._refused = Tally(log, "reports of evidence")
 
     def _on_report(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
-        self.mailbox.tell(Heard(payload))
+        self.mailbox.tell(Heard(payload), len(payload))
 
     async def receive(self, message: Heard) -> None:
         self._hear(message.payload)

@@ -351,7 +351,7 @@ class Renewals(Actor[TrustChanged | Ordered]):
         now = time.monotonic()
         if now - self._order_at >= ORDERS_S:
             self._order_at = now
-            self.mailbox.tell(Ordered(payload))
+            self.mailbox.tell(Ordered(payload), len(payload))
 
     async def receive(self, message: TrustChanged | Ordered) -> None:
         """Renew soon: by order, or because that brings an SVID of another root; spread, as all hear of it."""

@@ -74,7 +74,7 @@ class LimitSharing(Actor[Heard | BusBack]):
         self._refused = Tally(log, "reports of limits")
 
     def _on_report(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
-        self.mailbox.tell(Heard(payload))
+        self.mailbox.tell(Heard(payload), len(payload))
 
     async def receive(self, message: Heard | BusBack) -> None:
         match message:

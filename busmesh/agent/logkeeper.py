@@ -54,7 +54,7 @@ class LogKeeper(Policies):
         await super().started()
 
     def _on_published(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
-        self.mailbox.tell(Published(payload))
+        self.mailbox.tell(Published(payload), len(payload))
 
     def _on_connection(self, standing: bool) -> None:
         if standing:

@@ -158,7 +158,7 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
             self.sessions.want(endpoint.service, endpoint.instance)
 
     def _on_member(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
-        self.mailbox.tell(Heard(payload))
+        self.mailbox.tell(Heard(payload), len(payload))
 
     def _on_answer(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
         if is_no_responders(headers):
@@ -166,7 +166,7 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
             if service is not None:
                 self.mailbox.tell(NobodyServes(service))
         else:
-            self.mailbox.tell(Heard(payload))
+            self.mailbox.tell(Heard(payload), len(payload))
 
     # -- the actor ---------------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ class Namesake(Actor[bytes]):
     def on_message(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
         """Take a message on this instance's member subject."""
         if not self._over and payload != self._sealed():
-            self.mailbox.tell(payload)
+            self.mailbox.tell(payload, len(payload))
 
     async def receive(self, message: bytes) -> None:
         if self._over:

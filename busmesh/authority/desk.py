@@ -90,7 +90,7 @@ class Desk(Actor[Request]):
             self.counts["too large"] += 1
         elif len(reply) > _MAX_REPLY_SUBJECT or self._inbox.fullmatch(reply) is None:
             self.counts["no inbox"] += 1
-        elif not self.mailbox.tell(Request(payload, reply.decode(), time.monotonic())):
+        elif not self.mailbox.tell(Request(payload, reply.decode(), time.monotonic()), len(payload)):
             self.counts["overrun"] += 1
 
     async def receive(self, message: Request) -> None:

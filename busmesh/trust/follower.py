@@ -95,7 +95,7 @@ class TrustFollower(Actor[Entry | Follow]):
             self._subscription = await self._bus.subscribe(self._subject, self._on_entry)
 
     def _on_entry(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
-        self.mailbox.tell(Entry(payload))
+        self.mailbox.tell(Entry(payload), len(payload))
 
     def heard_of(self, version: int, digest: str) -> None:
         """Hear what a member holds; if that is not what is held here, the log is read."""

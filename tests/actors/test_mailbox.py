@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from busmesh.actors.actor import Actor, ActorStopped, Mailbox, MailboxFull
+from busmesh.actors.actor import MAX_WAITING_BYTES, Actor, ActorStopped, Mailbox, MailboxFull
 
 
 class Recorder(Actor[Any]):
@@ -208,5 +208,20 @@ def test_it_shows_its_state() -> None:
         actor.mailbox.tell(1)
         assert repr(actor) == "<Recorder recorder {'waiting': 1, 'taken': 0, 'refused': 0}>"
         assert repr(actor.mailbox) == "<Mailbox recorder {'waiting': 1, 'taken': 0, 'refused': 0}>"
+
+    asyncio.run(main())
+
+
+def test_bytes_that_strangers_chose_are_bounded_and_come_free() -> None:
+    async def main() -> None:
+        mailbox = Mailbox[bytes]("heard", 10_000)
+        large = bytes(1024 * 1024)
+        taken = sum(mailbox.tell(large, len(large)) for _ in range(100))
+        assert taken == MAX_WAITING_BYTES // len(large)
+        assert mailbox.tell(b"of our own")
+        assert mailbox.statistics()["refused"] == 100 - taken
+        await mailbox._next()
+        assert mailbox.tell(large, len(large))
+        assert not mailbox.tell(b"a", 1)
 
     asyncio.run(main())

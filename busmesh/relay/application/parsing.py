@@ -94,12 +94,16 @@ class ResponseParser:
     def __init__(self, asked: Asked, speaker: Speaker) -> None:
         self._asked = asked
         self._speaker = speaker
+        self.body: list[bytes] = []
+        #: What httptools calls for each part of a body, without a detour: a hostile application sends a chunk
+        #: for each byte.
+        self.on_body = self.body.append
         self._parser = httptools.HttpResponseParser(self)
         self.response: AppResponse | None = None
         self.failure: AppFailure | None = None
         self.reusable = False
         self.interims = 0
-        self._fed = 0
+        self._fed = self._unparsed = 0
         self._begin()
 
     def renew(self) -> None:
@@ -110,6 +114,7 @@ class ResponseParser:
         """Take bytes; return what follows a switch to another protocol, None if there was none."""
         self._fed = len(data)
         self._unparsed += self._fed
+        pieces = len(self.body)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as end:
@@ -121,6 +126,9 @@ class ResponseParser:
             self.reusable = False
             if self.failure is None:
                 self.failure = _bad(f"is not valid HTTP/1.1: {error}")
+        if len(self.body) > pieces:
+            self._unparsed = 0
+            self._weigh(pieces)
         if self.response is None and (self._unparsed > MAX_HEADER_BYTES or self._too_many()):
             self.failure = self.failure or _too_many_headers()
         return None
@@ -140,7 +148,7 @@ class ResponseParser:
         self.trailers: list[bytes] = []
         #: Header lines that are in neither list.
         self._others = 0
-        self.body: list[bytes] = []
+        self.body.clear()
         self._size = 0
         self.length: int | None = None
         self._chunked = False
@@ -240,22 +248,34 @@ class ResponseParser:
     def _head_size(self) -> int:
         return len(self._reason) + sum(map(len, self._lines))
 
-    def on_body(self, body: bytes) -> None:
+    def _weigh(self, pieces: int) -> None:
+        """Look at what came of a body at once, behind so many ``pieces`` of it."""
         if self.response is not None:
             self.reusable = False  # the body of a response that has none
-            raise _Stop
-        self._unparsed = 0
-        self._size += len(body)
-        most, call = self._speaker.max_body, self._asked.call
-        if self._size > most and (call is None or call.consumer is None):
-            message = f"a response body may have {most} bytes here"
-            self._refuse(AppFailure(True, "response_too_large", message))
-        self.body.append(body)
+        elif self._awaited():
+            self._size += sum(map(len, self.body[pieces:]))
+            if self._size > self._speaker.max_body:
+                self.failure = self.failure or self._too_large()
+
+    def _awaited(self) -> bool:
+        """Say whether a body is handed over when it is whole; one that goes on in parts has no bound."""
+        call = self._asked.call
+        return call is None or call.consumer is None
+
+    def _judge_size(self) -> None:
+        if self._awaited() and sum(map(len, self.body)) > self._speaker.max_body:
+            self._refuse(self._too_large())
+
+    def _too_large(self) -> AppFailure:
+        message = f"a response body may have {self._speaker.max_body} bytes here"
+        return AppFailure(True, "response_too_large", message)
 
     def on_message_complete(self) -> None:
         if self.response is None and self._parser.get_status_code() >= 200:
             if self.trailers and (sum(map(len, self.trailers)) > MAX_HEADER_BYTES or self._too_many()):
                 self._refuse(_too_many_headers())
+            if self._size + self._fed > self._speaker.max_body:  # no response has more than was fed
+                self._judge_size()
             self.response = self.head(self.take_body())
             self.reusable = self._parser.should_keep_alive()
 
@@ -279,8 +299,10 @@ class ResponseParser:
 
     def take_body(self) -> bytes:
         """Return what came of the body since the last time."""
-        body, self.body = self.body, []
-        return b"" if not body else body[0] if len(body) == 1 else b"".join(body)
+        pieces = self.body
+        body = b"" if not pieces else pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        return body
 
     def __repr__(self) -> str:
         return f"<ResponseParser has_head={self.has_head} whole={self.response is not None}>"

@@ -8,6 +8,7 @@ through: it is taken apart and written anew from its parts, so what two parsers 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Protocol
 
 import httptools
@@ -109,8 +110,12 @@ class RequestParser:
     def __init__(self, sink: Sink, limits: Limits) -> None:
         self._sink = sink
         self._limits = limits
+        self._body: list[bytes] = []
+        #: What httptools calls for each part of a body, without a detour: a hostile client sends a chunk for
+        #: each byte.
+        self.on_body: Callable[[bytes], None] = self._body.append if limits.body is None else self._on_bounded
         self._parser = httptools.HttpRequestParser(self)
-        self._fed = 0
+        self._fed = self._unparsed = 0
         self.in_message = False
         self.failed = False
         #: The body of the request under way is passed on while it comes.
@@ -140,6 +145,8 @@ class RequestParser:
                 self._refuse(bad(400, "malformed_request", str(error) or type(error).__name__))
             break
         if self.in_message and not self.failed:
+            if self._body:
+                self._unparsed = 0
             self._watch_size()
             if not self._in_head and not self.failed:
                 self._pass_on()
@@ -218,7 +225,7 @@ class RequestParser:
         self._length: int = -1
         #: Header lines that are in neither list.
         self._others = 0
-        self._body: list[bytes] = []
+        self._body.clear()
         self._body_size = 0
         #: Bytes given to httptools after those in which the request began, or since the last of its body.
         self._unparsed = 0
@@ -240,6 +247,9 @@ class RequestParser:
         if not self._in_head:  # a trailer: nothing in it may pass for a header
             if not meaning and name.lower() not in NOT_IN_TRAILERS:
                 self._trailers += (name, b": ", value, b"\r\n")
+                if len(self._trailers) > 4 * self._limits.header_count:
+                    self._refuse(refusals.trailers_too_large(self._limits))
+                    raise _Stop
             return
         if not meaning:  # nearly all
             self._lines += (name, b": ", value, b"\r\n")
@@ -368,8 +378,7 @@ class RequestParser:
         self._tunnel = True
         return None
 
-    def on_body(self, body: bytes) -> None:
-        self._unparsed = 0
+    def _on_bounded(self, body: bytes) -> None:
         self._body_size += len(body)
         if self._limits.body is not None and self._body_size > self._limits.body:
             self._refuse(refusals.body_too_large(self._limits))
@@ -415,8 +424,10 @@ class RequestParser:
         return b"".join(self._trailers)
 
     def _take_body(self) -> bytes:
-        body, self._body = self._body, []
-        return b"" if not body else body[0] if len(body) == 1 else b"".join(body)
+        pieces = self._body
+        body = b"" if not pieces else pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        return body
 
     def _drop_nominated(self) -> None:
         """Take out the headers that ``Connection`` declares to be for this hop (RFC 9110 section 7.6.1)."""

@@ -72,7 +72,7 @@ def too_many_headers(limits: Limits) -> Answer:
 
 
 def trailers_too_large(limits: Limits) -> Answer:
-    message = f"more than {limits.header_bytes} bytes of trailers or chunk extensions"
+    message = f"more than {limits.header_bytes} bytes or {limits.header_count} lines behind a body"
     return bad(431, "trailers_too_large", message)
 
 
