@@ -200,10 +200,11 @@ def test_t15_sizes(stage: Stage) -> None:
         client.sendall(b"POST /?delay=5 HTTP/1.1\r\nHost: orders\r\nTransfer-Encoding: chunked\r\n\r\n")
         chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
         client.setblocking(False)
-        until, sent = time.monotonic() + 3, 0
+        until, sent, rest = time.monotonic() + 3, 0, chunk
         while time.monotonic() < until and sent < 1 << 30:
             try:
-                sent += client.send(chunk)
+                size = client.send(rest)
+                sent, rest = sent + size, rest[size:] or chunk
             except BlockingIOError:
                 time.sleep(0.001)
     after = memory(stage.shop.agent.pid), memory(stage.orders.agent.pid)
