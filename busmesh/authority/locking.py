@@ -149,8 +149,6 @@ def server_tls(home: Home, mesh: str, hosts: Sequence[str], now: float) -> TlsFi
         UsageError: no host, or what is none (code BM3012).
         IdentityError: something in the home cannot be trusted or read.
     """
-    for host in hosts:
-        _check_host(host)
     if not hosts:
         raise UsageError("a certificate needs a host", code="BM3012", hint="name one: --host bus.example.org")
     path = home.path / "ca" / "bus-tls.key"
@@ -185,7 +183,12 @@ def _still_good(home: Home, ca: CertificateAuthority, hosts: Sequence[str], now:
     )
 
 
-def _check_host(host: str) -> None:
+def check_host(host: str) -> None:
+    """Refuse what is neither a host name nor an address.
+
+    Raises:
+        UsageError: so it is (code BM3012).
+    """
     try:
         ipaddress.ip_address(host)
     except ValueError:

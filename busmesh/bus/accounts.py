@@ -16,7 +16,7 @@ from busmesh.bus.login import Credentials
 from busmesh.bus.nkeys import KeyPair, Role, public_text
 from busmesh.errors import UsageError
 
-#: Bytes that the policy log may take: about 100,000 revisions of some size.
+#: Bytes that the policy log and the trust log may take together, and more than both do.
 MAX_DISK = 1024 * 1024 * 1024
 
 
@@ -59,7 +59,7 @@ class BusAccounts:
     def server_claims(self, mesh: str, *, max_disk: int = MAX_DISK) -> tuple[str, dict[str, str]]:
         """Return what a server must know: the operator's JWT, and the JWT of each account by its id."""
         now = time.time()
-        limits = AccountLimits(disk=max_disk, streams=1)
+        limits = AccountLimits(disk=max_disk, streams=2)
         mine = account_jwt(
             self.operator,
             self.account,

@@ -19,6 +19,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from nats import errors as nats_errors
 from nats.aio.client import Client as NatsClient
 from nats.aio.subscription import Subscription
 
@@ -60,6 +61,7 @@ class Client(NatsClient):
         self._on_writable = on_writable
         self._on_denied = on_denied
         self._corked = False
+        self._encrypts = False
         self.paused = False
         self.bad_messages = 0
         self.handler_errors = 0
@@ -77,7 +79,19 @@ class Client(NatsClient):
         """Log in by an nkey that the server knows; None: by what else ``connect`` is told."""
         self._public_nkey = nkey
 
+    def insist_on_tls(self) -> None:
+        """Speak to no server that does not encrypt: nats-py would, whatever its URL says."""
+        self._encrypts = True
+
     # -- connecting ------------------------------------------------------------------------------
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        # Before the login is shown, and before any other server that it names is believed in.
+        if initial_connection and self._encrypts and not info.get("tls_required"):
+            raise nats_errors.Error(
+                "the server does not offer TLS, which its URL or --tls-ca asks for; is somebody in between?"
+            )
+        await super()._process_info(info, initial_connection)
 
     async def _connect_to_server(self, s: Any) -> None:
         # nats-py forgets a connection that never got as far as a session, and forgets to close it: a server

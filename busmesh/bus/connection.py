@@ -134,6 +134,8 @@ class Connection:
             async with asyncio.timeout(3.0):
                 arguments, nkey = self.options.arguments()
                 client.known_by(nkey)
+                if self.options.encrypts:
+                    client.insist_on_tls()
                 await client.connect(
                     error_cb=failed,
                     reconnected_cb=reconnected,

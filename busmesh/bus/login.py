@@ -58,7 +58,7 @@ class Credentials:
     def expires(self) -> float | None:
         """When the server will cut it off, unix seconds; None is never."""
         until = claims_of(self.jwt).get("exp")
-        return float(until) if isinstance(until, int | float) else None
+        return float(until) if isinstance(until, int | float) and 0 <= until < 1 << 53 else None
 
     def inbox_prefix(self, root: str) -> str | None:
         """Return the prefix of the one inbox below ``root`` that this login may hear; None if it has none."""

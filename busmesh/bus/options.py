@@ -36,6 +36,11 @@ class BusOptions:
     tls_ca: Path | None = None
     login: Login | None = None
 
+    @property
+    def encrypts(self) -> bool:
+        """Whether the bus is only to be spoken to under TLS."""
+        return self.tls_ca is not None or any(url.startswith("tls://") for url in self.servers)
+
     def arguments(self) -> tuple[dict[str, Any], str | None]:
         """Return what nats-py's ``connect`` is told, and the nkey if that is the login.
 

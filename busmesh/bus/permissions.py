@@ -46,9 +46,7 @@ def agent_permissions(subjects: Subjects, service: ServiceName, instance: str) -
             f"{root}.reply.*.*.{me}",
             subjects.renew,
             *_log_api(subjects.policy_stream, *_READ_LOG),
-            # What the mesh believes outlives a lost log because every agent gives it back.
-            subjects.trust,
-            *_log_api(subjects.trust_stream, *_READ_LOG, _MAKE_LOG),
+            *_log_api(subjects.trust_stream, *_READ_LOG),
         ),
         subscribe=(
             f"{subjects.inbox_prefix(me)}.>",

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from busmesh.authority.founding import found, operator_name
-from busmesh.authority.locking import announce_bus, lock_bus, observer_login, server_tls
+from busmesh.authority.locking import announce_bus, check_host, lock_bus, observer_login, server_tls
 from busmesh.bus.serverconfig import LIMITS, Security, TlsFiles, base_lines
 from busmesh.cli.context import home_option, mesh_option, resolve
 from busmesh.cli.duration import Duration
@@ -86,6 +86,8 @@ def config(
         raise UsageError("--tls-cert and --tls-key go together, and without --tls", code="BM3013")
     address, port = _split(listen)
     reached = hosts or ("127.0.0.1" if _is_everywhere(address) else address,)
+    for host in (address, *reached):
+        check_host(host)
     now = time.time()
     found(context.home, context.mesh, operator_name(), now)
     accounts = lock_bus(context.home, context.mesh)
@@ -94,7 +96,9 @@ def config(
     lines = [
         f"# A NATS server for the mesh {context.mesh}: `busmesh bus config`. Nothing in here is secret.",
         *base_lines(
-            name=name or f"busmesh-{context.mesh}", listen=listen, store=store or context.home.path / "bus"
+            name=name or f"busmesh-{context.mesh}",
+            listen=f"{_bracketed(address)}:{port}",
+            store=store or context.home.path / "bus",
         ),
         *Security(context.mesh, accounts, encrypted).lines(),
         *LIMITS,

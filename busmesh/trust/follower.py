@@ -17,7 +17,7 @@ from random import Random
 from busmesh.actors.actor import Actor
 from busmesh.bus.bus import Bus
 from busmesh.bus.policylog import LogUnavailable, RevisionConflict, TrustLog
-from busmesh.errors import BusmeshError
+from busmesh.errors import BusmeshError, Denied
 from busmesh.identity.trustlog import Taken, TrustState, entry_key
 from busmesh.identity.verify import Verifier
 from busmesh.names import Subjects
@@ -80,6 +80,8 @@ class TrustFollower(Actor[Entry | Follow]):
         #: Hashes of what was seen in the log.
         self._seen: set[bytes] = set()
         self._read_at = self._asked_at = -REREAD_S
+        #: Not where the bus is locked: there agents only read the log, and the authority mends it.
+        self._may_refill = True
         self._subscription: int | None = None
         self.state = TrustState(verifier)
         self.passed_over = 0
@@ -129,7 +131,7 @@ class TrustFollower(Actor[Entry | Follow]):
         try:
             await self._read_on()
             for _ in range(REFILL_TRIES):
-                if not self._missing():
+                if not (self._may_refill and self._missing()):
                     break
                 await asyncio.sleep(self._rng.uniform(0.0, 0.2))
                 await self._read_on()
@@ -168,12 +170,14 @@ class TrustFollower(Actor[Entry | Follow]):
         if not missing:
             return
         log.warning("the trust log lacks %d entries; giving them back", len(missing))
-        await self._log.ensure()
-        for sequence, entry in enumerate(missing, start=self._sequence + 1):
-            try:
+        try:
+            await self._log.ensure()
+            for sequence, entry in enumerate(missing, start=self._sequence + 1):
                 await self._log.append(entry, sequence)
-            except RevisionConflict:  # somebody else is doing it
-                return
+        except RevisionConflict:  # somebody else is doing it
+            return
+        except Denied:
+            self._may_refill = False
 
     def _take(self, entry: bytes, *, store: bool) -> Taken:
         held = self.state.holds(entry)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ipaddress
+import json
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,36 @@ def test_over_tls_everything_is_as_without(tmp_path: Path, run: Run) -> None:
                 assert await until(lambda: bus.connected) <= bar(1.0)
                 bus.publish("a", b"again")
                 await until(lambda: inbox.payloads[1:] == [b"again"])
+
+    run(main())
+
+
+@pytest.mark.parametrize("asked_by", ["url", "roots"])
+def test_a_server_that_takes_tls_away_is_told_nothing(tmp_path: Path, run: Run, asked_by: str) -> None:
+    """Whoever stands in between could leave ``tls_required`` out of the server's greeting."""
+    certificate, _ = _certificate(tmp_path, "server")
+    written = bytearray()
+
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        greeting = {"server_id": "X", "version": "2.15.1", "headers": True, "max_payload": 1 << 20}
+        elsewhere = {"nonce": "aaaaaaaaaaa", "connect_urls": ["127.0.0.1:9"]}
+        writer.write(b"INFO %b\r\n" % json.dumps({**greeting, **elsewhere}).encode())
+        while data := await reader.read(4096):
+            written.extend(data)
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(plain, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        url = f"{'tls' if asked_by == 'url' else 'nats'}://127.0.0.1:{port}"
+        bus = Bus(options(url, tls_ca=certificate if asked_by == "roots" else None))
+        try:
+            with pytest.raises(BusUnavailable, match="does not offer TLS"):
+                await bus.connect(patience=1.0)
+        finally:
+            await bus.close()
+            server.close()
+        assert bytes(written) == b""
 
     run(main())
 

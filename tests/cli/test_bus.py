@@ -61,3 +61,21 @@ def test_who_only_looks_sees_the_services_and_publishes_nothing(
     assert blind.wait() == 4
     assert "BM3002" in blind.stderr
     assert "--creds" in blind.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--host", "a\nlogin zzz"),
+        ("--host", "a b"),
+        ("--listen", "0.0.0.0; authorization {} ; x:4222"),
+        ("--listen", "0.0.0.0\n:4222"),
+    ],
+)
+def test_what_is_no_address_reaches_neither_configuration_nor_token(
+    busmesh: Start, busmesh_home: Path, words: tuple[str, ...]
+) -> None:
+    refused = busmesh("bus", "config", *words)
+    assert refused.wait() == 2
+    assert "BM301" in refused.stderr
+    assert not (busmesh_home / "join-token").exists()

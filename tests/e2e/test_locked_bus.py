@@ -54,6 +54,7 @@ FOREIGN_PUBLISHES = [
     f"{ROOT}.policy.revision",
     f"{ROOT}.policy.dryrun",
     f"{ROOT}.trust.drill",
+    f"{ROOT}.trust.entry",
     f"{ROOT}.roll",
     f"{ROOT}.authority.enrol",
     # ... to JetStream, its key-value buckets and the server itself
@@ -66,6 +67,7 @@ FOREIGN_PUBLISHES = [
     f"$JS.API.STREAM.RESTORE.{STREAM}",
     f"$JS.API.CONSUMER.CREATE.{STREAM}",
     f"$JS.API.DIRECT.GET.{STREAM}",
+    f"$JS.API.STREAM.CREATE.{TRUST_STREAM}",
     f"$JS.API.STREAM.DELETE.{TRUST_STREAM}",
     f"$JS.API.STREAM.PURGE.{TRUST_STREAM}",
     f"$JS.API.STREAM.UPDATE.{TRUST_STREAM}",
@@ -130,12 +132,10 @@ OWN_PUBLISHES = [
     f"{ROOT}.reply.shopper-0.1.orders-0",
     f"{ROOT}.relay.shopper-0.1",
     f"{ROOT}.authority.renew",
-    f"{ROOT}.trust.entry",
     f"$JS.API.STREAM.INFO.{STREAM}",
     f"$JS.API.STREAM.MSG.GET.{STREAM}",
     f"$JS.API.STREAM.INFO.{TRUST_STREAM}",
     f"$JS.API.STREAM.MSG.GET.{TRUST_STREAM}",
-    f"$JS.API.STREAM.CREATE.{TRUST_STREAM}",
 ]
 OWN_SUBSCRIPTIONS = [
     f"{ROOT}.inbox.orders-0.>",
@@ -466,3 +466,25 @@ def test_trust_is_rotated_drilled_and_revoked_on_a_locked_bus(
         caller.close()
         for process in (orders.agent, client.agent, mesh.authority):
             assert "BM3004" not in process.stderr
+
+
+def streams(bus: NatsServer) -> dict[str, int]:
+    """Return how many entries each stream of the mesh has."""
+    found = {}
+    for account in bus.monitor("jsz?accounts=true&streams=true").get("account_details", []):
+        for stream in account.get("stream_detail", []):
+            found[stream["name"]] = stream["state"]["messages"]
+    return found
+
+
+def test_policies_and_revocations_are_both_kept_and_given_back_by_the_authority(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    with Mesh(tmp_path, nats_server, locked=True) as mesh:
+        mesh.instance("orders", "orders-0")
+        mesh.publish(VIRTUAL_SERVICE, options=("--allow-dangling",))
+        done = mesh.run("identity", "revoke", "spiffe://local/ns/default/svc/orders/i/orders-9")
+        assert "maximum number of streams" not in done.stderr
+        assert streams(nats_server) == {STREAM: 1, TRUST_STREAM: 1}
+        nats_server.restart(keep_store=False)
+        eventually(lambda: streams(nats_server) == {STREAM: 1, TRUST_STREAM: 1}, "both are back", timeout=40)
