@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,12 @@ import pytest
 from tests.support.bus import NatsServer
 from tests.support.http import EchoApp
 from tests.support.processes import Process, clean_environment
+
+
+def pytest_configure() -> None:
+    """Let processes of tests be interrupted: what a shell starts in the background ignores Ctrl-C."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from typing import Any
 import msgpack
 from hypothesis import strategies as st
 
+from tests.support.bars import bar
 from tests.support.damage import WORDS, altered, bombs, edited, edits, everywhere, packed, written
 
 #: What 64 KiB may cost: seconds of the processor. A longer message may cost as much more as it is longer.
@@ -63,7 +64,7 @@ class Decoder:
         Raises:
             AssertionError: it took too long or too much.
         """
-        limit = self.seconds * max(1.0, len(message) / USUAL)
+        limit = bar(self.seconds) * max(1.0, len(message) / USUAL)
         took = self._seconds(message)
         if took > limit:  # the collector of garbage may have come in between
             took = min(took, *(self._seconds(message) for _ in range(3)))
