@@ -132,11 +132,16 @@ def test_ctrl_c_ends_it_and_shows_what_there_is(mesh: Mesh) -> None:
 
 def test_a_revision_that_comes_into_force_ends_it(mesh: Mesh) -> None:
     client = mesh.agent("web", "web-0", "--upstreams", "orders")
+
+    def publish_meanwhile() -> None:
+        eventually(lambda: client.page("/policies")["dry_run"]["under_way"], "the dry run is under way")
+        mesh.publish(ROUTE.replace("name: all", "name: every"))
+
     with traffic(client):
-        timer = threading.Timer(1.5, mesh.publish, [ROUTE.replace("name: all", "name: every")])
-        timer.start()
+        publishing = threading.Thread(target=publish_meanwhile)
+        publishing.start()
         began = time.monotonic()
-        found = dry_run(mesh, MORE, "--for", "20s", check=False)
-        timer.join()
-    assert time.monotonic() - began < 15
+        found = dry_run(mesh, MORE, "--for", "25s", check=False)
+        publishing.join()
+    assert time.monotonic() - began < 20
     assert {one["code"] for one in found["trouble"]} == {"BM2314"}
