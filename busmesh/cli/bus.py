@@ -147,7 +147,7 @@ def login(name: str, lifetime: float, file: Path | None, mesh: str | None, home:
     \b
     Examples:
       busmesh bus login grafana --for 30d
-      busmesh services --creds grafana.creds
+      busmesh services --bus URL --creds grafana.creds --tls-ca trust.crt
     """
     context = resolve(home, mesh=mesh)
     try:
