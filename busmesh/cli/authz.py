@@ -129,7 +129,7 @@ def _head(method: str, path: str, headers: Sequence[str], service: ServiceName) 
     try:
         decode_request(encode_request(0, 1, head.method, head.target, head.block, b""))
     except RemoteProtocolError as error:
-        raise UsageError(f"no agent sends such a request: {error.message}", code="BM2315") from None
+        raise UsageError(f"no agent sends such a request: {error.message}", code="BM2319") from None
     return head
 
 
@@ -142,7 +142,7 @@ def _claims(text: str) -> Mapping[str, Any]:
         read = None
     if not isinstance(read, dict):
         raise UsageError(
-            "claims are a JSON object", code="BM2313", hint='write \'{"iss": "...", "sub": "..."}\''
+            "claims are a JSON object", code="BM2317", hint='write \'{"iss": "...", "sub": "..."}\''
         )
     return read
 
@@ -153,7 +153,7 @@ def _single(texts: Sequence[str]) -> dict[str, str | list[str]]:
     for text in texts:
         name, sign, value = text.partition("=")
         if not sign or not name:
-            raise UsageError(f"claim {text!r} is not NAME=VALUE", code="BM2313")
+            raise UsageError(f"claim {text!r} is not NAME=VALUE", code="BM2317")
         said.setdefault(name, []).append(value)
     return {name: values if len(values) > 1 else values[0] for name, values in said.items()}
 
@@ -162,7 +162,7 @@ def _labels(texts: Sequence[str]) -> dict[str, str]:
     pairs = [text.partition("=") for text in texts]
     for name, sign, _ in pairs:
         if not sign or not name:
-            raise UsageError(f"label {name!r} is not NAME=VALUE", code="BM2314")
+            raise UsageError(f"label {name!r} is not NAME=VALUE", code="BM2318")
     return {name: value for name, _, value in pairs}
 
 

@@ -68,10 +68,10 @@ def test_it_says_yes_or_no_and_which_rule(
     ("option", "value", "code"),
     [
         ("--header", "no colon", "BM1209"),
-        ("--claim", "x", "BM2313"),
-        ("--claims", "[]", "BM2313"),
-        ("--label", "x", "BM2314"),
-        ("--header", "x-busmesh-source: a", "BM2315"),
+        ("--claim", "x", "BM2317"),
+        ("--claims", "[]", "BM2317"),
+        ("--label", "x", "BM2318"),
+        ("--header", "x-busmesh-source: a", "BM2319"),
     ],
 )
 def test_what_cannot_be_asked_is_said(tmp_path: Path, option: str, value: str, code: str) -> None:
