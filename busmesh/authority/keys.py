@@ -10,7 +10,7 @@ from random import Random
 from busmesh.actors.actor import Actor
 from busmesh.authority.founding import renew_operators
 from busmesh.authority.locking import grant_logins
-from busmesh.authority.register import Members
+from busmesh.authority.register import Register
 from busmesh.errors import BusmeshError, NotFound
 from busmesh.identity.alarms import Alarms
 from busmesh.identity.jointoken import Grant
@@ -42,7 +42,7 @@ class Keys:
     def __init__(self, home: Home, spiffe_id: SpiffeId, now: float, rng: Random) -> None:
         self._home = home
         self._id = spiffe_id
-        self.register = Members(home, Subjects(spiffe_id.mesh))
+        self.register = Register(home, Subjects(spiffe_id.mesh))
         self._rng = rng
         self.ca = home.authority(spiffe_id.mesh)
         self.verifier = Verifier(home.trust(spiffe_id.mesh))

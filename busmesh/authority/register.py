@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 CAPACITY = 100_000
 
 
-class Members:
+class Register:
     """The register of one authority, kept in its home over restarts.
 
     Args:
@@ -42,7 +42,7 @@ class Members:
 
     def __repr__(self) -> str:
         locked = "open" if self.accounts is None else "locked"
-        return f"<Members {len(self._names)} names, {locked} bus>"
+        return f"<Register {len(self._names)} names, {locked} bus>"
 
     def claim(self, spiffe_id: SpiffeId, until: float) -> bool:
         """Take an instance's name until ``until``; False if another service's certificate still has it."""
