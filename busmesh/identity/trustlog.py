@@ -3,7 +3,7 @@
 An entry is a trust bundle that follows the one before it, signed by a root that is believed already; or a
 revocation, signed by an operator (of workloads) or by a root (of anybody). Entries need no order of their
 own: a bundle counts if its number is the next, a revocation whenever it comes. So a log that was lost,
-doubled or filled with junk does no harm, and any agent can give back what it holds.
+doubled or filled with junk does no harm, and whoever may write to it can give back what it holds.
 """
 
 from __future__ import annotations
