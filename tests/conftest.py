@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from busmesh.relay.outbox import Outbox
 from tests.support.bus import NatsServer
 from tests.support.http import EchoApp
 from tests.support.processes import Process, clean_environment
@@ -30,6 +31,12 @@ def busmesh_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home.mkdir(mode=0o700)
     monkeypatch.setenv("BUSMESH_HOME", str(home))
     return home
+
+
+@pytest.fixture
+def no_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an event loop there is no end of a turn: what is sent is written at once."""
+    monkeypatch.setattr(Outbox, "send", lambda _, transport, data: transport.write(data))
 
 
 @pytest.fixture

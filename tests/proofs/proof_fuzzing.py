@@ -8,7 +8,6 @@ suite holds the same for some hundred examples each.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -18,38 +17,17 @@ from busmesh.errors import RemoteProtocolError
 from busmesh.names import SpiffeId
 from busmesh.relay.application.call import AppResponse
 from busmesh.relay.client.refusals import Limits
-from busmesh.wire.frame import FrameError, Kind, Session, read_header, unknown_session
-from busmesh.wire.http import (
-    FINAL,
-    INTERIM,
-    SWITCHING,
-    Refusal,
-    decode_refusal,
-    decode_request,
-    decode_response,
-    encode_refusal,
-    encode_request,
-    encode_response,
-)
-from busmesh.wire.probe import decode_probe, decode_probe_result, encode_probe
-from busmesh.wire.stream import (
-    Opening,
-    decode_credit,
-    decode_data,
-    decode_end,
-    decode_opening,
-    encode_credit,
-    encode_data,
-    encode_end,
-    encode_opening,
-)
+from busmesh.wire.frame import FrameError, Kind, Session, read_header
+from busmesh.wire.http import decode_response, encode_response
+from busmesh.wire.stream import Opening, decode_end, encode_end
+from tests.decoders.wires import WIRES
 from tests.proofs.fuzzing import LONG, SECONDS, keep_on
 from tests.relay.application.test_connection import Desk, Taker, ask, judge, opened, outcome_of, streams
 from tests.relay.client.test_parsing import check, conversations, told, upgraded
 from tests.relay.transcript import parse
 from tests.support.damage import cuts, damaged
 
-pytestmark = pytest.mark.timeout(5 * SECONDS + 60)
+pytestmark = [pytest.mark.timeout(5 * SECONDS + 60), pytest.mark.usefixtures("no_turns")]
 
 WORDS = [
     b"\r\n", b"\r\n\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b": ", b",", b"0\r\n\r\n",
@@ -149,30 +127,13 @@ def proof_that_a_damaged_response_in_parts_ends_once_and_the_same() -> None:
     keep_on(attempt)
 
 
-_BLOCK = b"Host: orders\r\nX-A: 1\r\nX_B: \xe9\r\n"
-_RESPONSE = encode_response(200, b"OK", _BLOCK, b"body")
-#: Each decoder with messages that it takes.
-DECODERS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
-    "header": (read_header, [unknown_session(7, 9), bytes([1, Kind.DATA]) + bytes(60)]),
-    "request": (decode_request, [encode_request(9, 0, b"GET", b"/a?b", _BLOCK, b"body", True)]),
-    "response": (
-        lambda data: decode_response(data, FINAL),
-        [_RESPONSE, encode_response(304, b"", b"", b"", 9)],
-    ),
-    "interim": (lambda data: decode_response(data, INTERIM), [encode_response(103, b"", _BLOCK, b"")]),
-    "switching": (lambda data: decode_response(data, SWITCHING), [encode_response(101, b"S", _BLOCK, b"")]),
-    "refusal": (decode_refusal, [encode_refusal(Refusal(False, 503, "UO", "overloaded", "too much é"))]),
-    "opening": (
-        decode_opening,
-        [encode_opening(Opening(9, True, b"a/1"), b"x"), encode_opening(Opening(), b"")],
-    ),
-    "data": (decode_data, [encode_data(3, b"abc")]),
-    "end": (decode_end, [encode_end(3, b""), encode_end(4, b"Grpc-Status: 0\r\nX_Own: 1\r\n")]),
-    "credit": (decode_credit, [encode_credit(1 << 40)]),
-    "probe": (decode_probe, [encode_probe(1 << 40)]),
-    "probe result": (decode_probe_result, [b"\0", b"\2"]),
-}
-_CASES = [(name, message) for name, (_, messages) in DECODERS.items() for message in messages]
+#: The decoders that keep nothing from one message to the next, each with messages that it takes.
+_CASES = [
+    (decoder.read, message)
+    for decoder in WIRES
+    if decoder.refuses == (RemoteProtocolError,)
+    for message in decoder.whole
+]
 
 
 def proof_that_decoders_refuse_cleanly() -> None:
@@ -181,9 +142,8 @@ def proof_that_decoders_refuse_cleanly() -> None:
     @LONG
     @given(st.data())
     def attempt(data: st.DataObject) -> None:
-        name, message = data.draw(st.sampled_from(_CASES))
+        decode, message = data.draw(st.sampled_from(_CASES))
         sent = data.draw(damaged(st.just(message), WORDS) | st.binary(max_size=300))
-        decode = DECODERS[name][0]
         with contextlib.suppress(RemoteProtocolError):
             assert decode(sent) == decode(bytes(sent))
 

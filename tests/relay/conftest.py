@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from busmesh.relay.outbox import Outbox
 from tests.relay.world import World
 
 
 @pytest.fixture(autouse=True)
-def no_turns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without an event loop there is no end of a turn: what is sent is written at once."""
+def at_once(request: pytest.FixtureRequest) -> None:
+    """The request path is tested without an event loop, but for what a turn of it is."""
     if request.node.path.stem not in ("test_outbox", "test_writer"):
-        monkeypatch.setattr(Outbox, "send", lambda _, transport, data: transport.write(data))
+        request.getfixturevalue("no_turns")
 
 
 @pytest.fixture
