@@ -49,7 +49,8 @@ class Handover:
 
     def __init__(self, old: Client, new: Client) -> None:
         self._old, self._new = old, new
-        self._seen: Counter[_Message] = Counter()
+        #: Hashes, so that a flood costs no memory. Python's are keyed: nobody can make two that are equal.
+        self._seen: Counter[int] = Counter()
         self._held: list[_Message] = []
         self._held_bytes = 0
         self._holding = True
@@ -106,7 +107,7 @@ class Handover:
 
     def _recorder(self, place: int, handler: Handler) -> Handler:
         def record(subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
-            self._seen[place, subject, reply, payload, headers] += 1
+            self._seen[hash((place, subject, reply, payload, headers))] += 1
             handler(subject, reply, payload, headers)
 
         return record
@@ -126,9 +127,10 @@ class Handover:
 
     def _came(self, message: _Message) -> bool:
         """Say whether a message of the new connection has come on the old one, once for each time it has."""
-        if not self._seen[message]:
+        key = hash(message)
+        if not self._seen[key]:
             return False
-        self._seen[message] -= 1
+        self._seen[key] -= 1
         return True
 
     def _forget(self) -> None:
