@@ -36,6 +36,9 @@ from busmesh.members.announcement import State
 from busmesh.names import SpiffeId, Subjects
 from busmesh.telemetry.metrics import Registry
 
+#: A person has to look first; starting it is what says that somebody did.
+REVOKED = "a new identity: this instance was revoked; start it again with a join token"
+
 
 class Agent:
     """One agent.
@@ -150,6 +153,8 @@ class Agent:
                 lambda: "" if health.health.healthy else f"a healthy application: {health.last_error}",
             )
         require("workers", lambda: workers.awaited)
+        identity = self.plane.process.identity
+        require("identity", lambda: REVOKED if identity.revoked else "")
         require("name", lambda: SUPERSEDED if serving.superseded else "")
         require("draining", lambda: "the end: this agent is draining" if serving.draining else "")
 

@@ -87,6 +87,9 @@ def test_a_revoked_instance_gets_no_request_after_a_second(tmp_path: Path, nats_
         assert client.page("/members")["statistics"]["forged"] > 0, "what it announces since is refused"
         # It knows itself, and comes back when it is started again: its join token is another proof.
         eventually(lambda: victim.page("/certs")["revoked"] is True, "the instance knows that it was revoked")
+        ready = victim.page("/readyz")
+        assert ready["ready"] is False
+        assert "was revoked" in str(ready)
         assert mesh.run("identity", "show", "-o", "json").stdout.count('"revoked"') == 1
 
 
