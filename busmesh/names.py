@@ -236,19 +236,20 @@ class Subjects:
     def session(self, instance: str) -> str:
         return f"{self.root}.session.{token(instance, 'instance')}"
 
-    def replies(self, instance: str, worker: int, sender: str = "*") -> str:
+    def replies(self, instance: str, worker: int, sender: str = "") -> str:
         """Where ``sender`` sends what answers a worker of ``instance``; the frame says which request.
 
         One subject for each two: the server remembers who listens to it, where a subject per request would
         have to be looked up each time. It names the sender, so that a login can be held to its own. Without
         a sender it is where all is heard, notices as well.
         """
-        who = sender if sender == "*" else token(sender, "instance")
+        who = token(sender, "instance") if sender else ">"
         return f"{self.root}.reply.{token(instance, 'instance')}.{worker}.{who}"
 
     def notice_prefix(self, instance: str, worker: int) -> str:
         """The prefix of where a worker hears, unsealed, that a request reached nobody; its stream follows.
 
+        The bus says so there, and an agent that does not know the session below it, by its own name.
         No instance is called so, since no name begins with ``_``.
         """
         return f"{self.root}.reply.{token(instance, 'instance')}.{worker}._"

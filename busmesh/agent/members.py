@@ -172,7 +172,7 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
 
     async def started(self) -> None:
         if not self._listening:
-            await self._bus.subscribe(f"{self._answers}.*", self._on_answer)
+            await self._bus.subscribe(f"{self._answers}.>", self._on_answer)
             self._listening = True
 
     async def receive(self, message: Follow | Heard | NobodyServes | Lost | BusBack) -> None:

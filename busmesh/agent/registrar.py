@@ -16,7 +16,7 @@ from busmesh.identity.signed import seal_signed
 from busmesh.members.announcement import PURPOSE, Announcement, Refused, State, encode
 from busmesh.members.load import Load
 from busmesh.names import Subjects
-from busmesh.relay.replies import answerable
+from busmesh.relay.replies import Replies
 
 #: Seconds between two announcements.
 INTERVAL_S = 1.0
@@ -92,7 +92,7 @@ class Registrar(Actor[Said]):
         self.sealed = b""
         self._retired = False
         self._subject = subjects.member(name, instance)
-        self._inboxes = answerable(subjects.root, "inbox")
+        self._inboxes = Replies(subjects.root, "inbox", instance)
         self.active: Callable[[], int] = lambda: 0
         self.load: Callable[[float], Load | None] = lambda now: None
         self.workers: Callable[[], tuple[bool, ...]] = tuple
@@ -146,5 +146,6 @@ class Registrar(Actor[Said]):
 
     def on_question(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
         """Answer "who?" or the roll call, to an inbox of this mesh only."""
-        if self.sealed and self._inboxes.fullmatch(reply) and self.state is not State.LEFT:
-            self._bus.publish(reply.decode("ascii"), self.sealed)
+        answer = self._inboxes.to(reply)
+        if answer is not None and self.sealed and self.state is not State.LEFT:
+            self._bus.publish(answer.decode("ascii"), self.sealed)

@@ -40,7 +40,8 @@ class Bus(Connection):
     def __init__(self, options: BusOptions, rng: random.Random | None = None) -> None:
         super().__init__(options, rng)
         # Number 0 hears the answers to all questions: one wildcard for all of them.
-        self._subscriptions = {0: _Subscription(f"{self.inbox}.*", self._on_answer)}
+        self._subscriptions = {0: _Subscription(f"{self.inbox}.>", self._on_answer)}
+        self._key_at = len(self.inbox) + 1
         self._numbers = iter(range(1, 1 << 62))
         self._waiting: dict[bytes, Waiting] = {}
         self.on_connection(self._fail_questions)
@@ -135,7 +136,8 @@ class Bus(Connection):
     # -- asking ----------------------------------------------------------------------------------
 
     def _on_answer(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
-        waiting = self._waiting.get(subject.rpartition(b".")[2])
+        # Agents answer below the reply subject, by their own names; the server and the authority at it.
+        waiting = self._waiting.get(subject[self._key_at :].partition(b".")[0])
         if waiting is not None:
             parsed = parse_headers(headers) if headers else {}
             text = subject.decode("utf-8", "replace")

@@ -27,16 +27,12 @@ class Permissions:
     Attributes:
         publish: subjects, with wildcards.
         subscribe: subjects, with wildcards.
-        responses: how many answers may go to the reply subject of each message received; 0 for none.
-        response_s: for how long after the message, in seconds.
         subscriptions: how many on one connection; -1 for any number.
         payload: bytes of the largest message; -1 for what the server takes.
     """
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
-    responses: int = 0
-    response_s: float = 0.0
     subscriptions: int = _UNLIMITED
     payload: int = _UNLIMITED
 
@@ -117,8 +113,6 @@ def user_jwt(signing: KeyPair, account: str, user: User, now: float) -> str:
         "type": "user",
         "version": 2,
     }
-    if granted.responses:
-        nats["resp"] = {"max": granted.responses, "ttl": int(granted.response_s * 1e9)}
     claims: dict[str, Any] = {"sub": user.public, "name": user.name, "nats": nats}
     if user.expires is not None:
         claims["exp"] = int(user.expires)

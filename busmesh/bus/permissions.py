@@ -12,11 +12,6 @@ from __future__ import annotations
 from busmesh.bus.jwt import Permissions
 from busmesh.names import ServiceName, Subjects, token
 
-#: Questions ("who serves this?", handshakes, a session that nobody knows) are answered once, at once, to the
-#: reply subject that came with them. More would let a login speak on where it was asked once.
-RESPONSES = 1
-RESPONSE_S = 5.0
-
 #: Subscriptions on one connection: an agent has about ten, and two for each service that it calls.
 AGENT_SUBSCRIPTIONS = 10_000
 #: A newcomer hears one inbox, and says no more than a request to enrol, of at most 4 KiB.
@@ -44,13 +39,17 @@ def agent_permissions(subjects: Subjects, service: ServiceName, instance: str) -
             f"{root}.relay.*.*",
             f"{root}.session.*",
             f"{root}.reply.*.*.{me}",
+            # Answers to what came with a reply subject: of a request, of an instance, of a command.
+            f"{root}.reply.*.*.*.{me}",
+            f"{root}.inbox.*.*.*.{me}",
+            f"{root}.inbox.*.*.*.*.{me}",
             subjects.renew,
             *_log_api(subjects.policy_stream, *_READ_LOG),
             *_log_api(subjects.trust_stream, *_READ_LOG),
         ),
         subscribe=(
             f"{subjects.inbox_prefix(me)}.>",
-            f"{root}.reply.{me}.*.*",
+            f"{root}.reply.{me}.>",
             subjects.relay(me),
             f"{subjects.relay(me)}.*",
             subjects.session(me),
@@ -66,8 +65,6 @@ def agent_permissions(subjects: Subjects, service: ServiceName, instance: str) -
             # Whom it calls is known to nobody before it does.
             f"{root}.evidence.*.*.*",
         ),
-        responses=RESPONSES,
-        response_s=RESPONSE_S,
         subscriptions=AGENT_SUBSCRIPTIONS,
     )
 

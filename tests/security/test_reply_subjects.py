@@ -8,7 +8,7 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from busmesh.relay.replies import answerable
+from busmesh.relay.replies import Replies
 from tests.security.rogue import Rogue
 from tests.support.bus import NatsServer
 from tests.support.client import Caller
@@ -35,7 +35,8 @@ ROOT = "busmesh.local"
     ],
 )
 def test_answerable(reply: bytes, taken: bool) -> None:
-    assert (answerable(ROOT, "inbox").fullmatch(reply) is not None) is taken
+    answer = Replies(ROOT, "inbox", "orders-1").to(reply)
+    assert answer == (reply + b".orders-1" if taken else None)
 
 
 def test_no_reply_subject_cuts_agents_off_the_bus(tmp_path: Path, nats_server: NatsServer) -> None:

@@ -27,7 +27,7 @@ from busmesh.relay.flow import STREAM_IDLE_S, STREAM_TICK_S, Gate, Receiver, Win
 from busmesh.relay.inbound.access import Access
 from busmesh.relay.inbound.peer import Peer
 from busmesh.relay.inbound.work import Observer, Work
-from busmesh.relay.replies import answerable
+from busmesh.relay.replies import Replies
 from busmesh.relay.tally import Tally
 from busmesh.relay.ticker import Ticker
 from busmesh.telemetry.tracecontext import TRACE_ID_IN_BLOCK
@@ -116,7 +116,7 @@ class Inbound:
         self._windows = Windows()
         self._notices = 0
         self._notice_second = 0
-        self._replies = answerable(subjects.root, "reply")
+        self._replies = Replies(subjects.root, "reply", me.instance)
         self._ticker = Ticker(TICK_S, self._tick)
         self._stream_ticker = Ticker(STREAM_TICK_S, self._tick_streams)
         self._malformed = Tally(log, "malformed requests")
@@ -211,11 +211,12 @@ class Inbound:
         if second != self._notice_second:
             self._notice_second, self._notices = second, 0
         self._notices += 1
-        if self._notices > MAX_NOTICES_PER_S or self._replies.fullmatch(reply) is None:
+        to = self._replies.to(reply)
+        if self._notices > MAX_NOTICES_PER_S or to is None:
             self.bad_frames += 1
             return
         frame = unknown_session(number, stream)
-        self._bus.write(b"PUB %b %d\r\n%b\r\n" % (reply, len(frame), frame))
+        self._bus.write(b"PUB %b %d\r\n%b\r\n" % (to, len(frame), frame))
 
     def _request(self, peer: Peer, stream: int, request: WireRequest, opening: Opening | None) -> None:
         now = time.monotonic()

@@ -18,7 +18,7 @@ from busmesh.errors import BusmeshError, RemoteProtocolError
 from busmesh.identity.handshake import Handshake
 from busmesh.identity.holder import Identity
 from busmesh.names import SpiffeId, Subjects
-from busmesh.relay.replies import answerable
+from busmesh.relay.replies import Replies
 from busmesh.relay.session.handshakes import pack, unpack, worker_of
 from busmesh.relay.tally import Tally
 from busmesh.wire.frame import Session
@@ -76,7 +76,7 @@ class Acceptor:
         self._subjects = subjects
         self._identity = identity
         self._accept = accept
-        self._inboxes = answerable(subjects.root, "inbox")
+        self._inboxes = Replies(subjects.root, "inbox", identity.id.instance)
         self._half_way: OrderedDict[bytes, tuple[Handshake, float]] = OrderedDict()
         self._tally = Tally(log, "handshakes")
         self._second = 0
@@ -86,7 +86,8 @@ class Acceptor:
 
     def on_message(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
         """Take a message on this instance's session subject."""
-        if self._inboxes.fullmatch(reply) is None:
+        to = self._inboxes.to(reply)
+        if to is None:
             self.refused += 1  # an answer there would go to somebody who did not ask
             return
         try:
@@ -97,7 +98,7 @@ class Acceptor:
             return
         answer = self._step(identifier, data)
         if answer and self._bus.connected:
-            self._bus.publish(reply.decode("ascii"), pack(identifier, answer))
+            self._bus.publish(to.decode("ascii"), pack(identifier, answer))
 
     def _step(self, identifier: bytes, data: bytes) -> bytes:
         """Bring one handshake forward; return what to send back, if anything."""

@@ -58,18 +58,13 @@ class Prober:
                     continue
             if endpoint.questions < questions and now - exchange.asked_at >= ROUND_S:
                 endpoint.questions += 1
+                exchange.asked += 1
                 exchange.asked_at = now
                 self.ask(exchange)
 
     def ask(self, exchange: Exchange) -> None:
-        """Ask after one request, now.
-
-        Each question has a reply subject of its own: a locked bus counts a second one on the same as if it
-        were an answer, and then refuses the notice that the session is not known.
-        """
+        """Ask after one request, now."""
         session, stream = exchange.session, exchange.stream
-        exchange.asked += 1
         if session is not None:
             frame = session.seal(Kind.PROBE, stream, encode_probe(exchange.counter))
-            to = b"%bp%d-%d" % (session.head, stream, exchange.asked)
-            self._bus.write(b"%b %d\r\n%b\r\n" % (to, len(frame), frame))
+            self._bus.write(b"%bp%d %d\r\n%b\r\n" % (session.head, stream, len(frame), frame))

@@ -227,8 +227,9 @@ class Tries:
             self.bad_frames += 1
             return
         if kind == _UNKNOWN_SESSION:
-            notice = _noticed(subject)
-            if not notice:  # somebody's own subject: anybody on the bus could say it there
+            asked, _, sender = subject.rpartition(b".")
+            notice = _noticed(asked)
+            if not notice or sender != endpoint.instance.encode():  # nobody else can know
                 self.bad_frames += 1
                 return
             self._session_unknown(exchange, endpoint, session, probe=notice[:1] == b"p")
@@ -327,7 +328,7 @@ class Tries:
     def _nobody_listens(self, tail: bytes) -> None:
         """The bus itself answered: the instance's agent is gone, or that process of it."""
         probe = tail[:1] == b"p"
-        digits = tail[1:].partition(b"-")[0] if probe else tail
+        digits = tail[1:] if probe else tail
         stream = int(digits) if digits.isdigit() and len(digits) < 20 else 0
         exchange = self.sent.get(stream) or self.begun.get(stream)
         if exchange is None or exchange.endpoint is None or exchange.session is None:

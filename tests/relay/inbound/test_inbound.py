@@ -90,7 +90,7 @@ def test_an_unknown_session_is_told_where_an_agent_would_ask(
     orders.restart()
     peer.ask(stream=9)
     [notice] = world.lose()
-    assert notice.subject == REPLY
+    assert notice.subject == REPLY + b".orders-1"
     assert read_header(notice.payload) == (Kind.UNKNOWN_SESSION, peer.number, 0, 9)
 
 

@@ -341,7 +341,15 @@ def test_a_forged_word_does_not_repeat_a_post(world: World, says: str) -> None:
         world.outbound.on_reply(sent.reply, b"", b"", NO_RESPONDERS)
     else:
         stream = int(sent.reply.rpartition(b"._")[2])
-        world.outbound.on_reply(sent.reply, b"", unknown_session(session.number, stream), b"")
+        word = unknown_session(session.number, stream)
+        for sender in (
+            other.name,
+            "",
+        ):  # a locked bus lets nobody speak as another, so this is not even a doubt
+            world.outbound.on_reply(b"%b.%b" % (sent.reply, sender.encode()), b"", word, b"")
+        assert working.endpoint.session is session
+        world.outbound.on_reply(b"%b.%b" % (sent.reply, working.name.encode()), b"", word, b"")
+        assert working.endpoint.session is not session
     world.after(0.5)
     assert other.app.seen == []
     assert len(working.app.seen) == 1
@@ -560,24 +568,10 @@ def test_few_questions_are_asked_however_many_requests_are_slow(world: World) ->
     world.after(1.0)
     questions = [m for m in world.bus.log[before:] if m.kind == Kind.PROBE]
     assert QUESTIONS <= len(questions) <= QUESTIONS * (1.0 / ROUND_S + 1)
-    streams = [m.reply.rpartition(b"._p")[2].partition(b"-")[0] for m in questions]
+    streams = [m.reply.rpartition(b"._p")[2] for m in questions]
     assert len(set(streams)) == len(streams), (
         "each about another request, while there are some not asked about"
     )
-
-
-def test_each_question_has_a_reply_subject_of_its_own(world: World) -> None:
-    """A locked bus grants one answer to each."""
-    orders = world.instance("orders-1")
-    client = world.ask("POST")
-    world.pump()
-    before = len(world.bus.log)
-    world.after(1.0)
-    replies = [m.reply for m in world.bus.log[before:] if m.kind == Kind.PROBE]
-    assert len(set(replies)) == len(replies) >= 3
-    orders.die()
-    world.after(ROUND_S + 0.05)
-    assert outcome(client) == "503 UF", "and where nobody listens, that is understood"
 
 
 def test_a_lost_probe_is_asked_again(world: World) -> None:

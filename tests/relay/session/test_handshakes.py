@@ -58,12 +58,15 @@ class DirectBus:
         self.connected = True
         self.acceptor: Acceptor | None = None
         self.answers: list[bytes] = []
+        self.me = ""
         self.questions = 0
         #: Gets whether it is a question, and the payload.
         self.change: Callable[[bool, bytes], bytes] = lambda question, payload: payload
 
     def publish(self, subject: str, payload: bytes) -> None:
-        assert subject == INBOX.decode()
+        inbox, _, sender = subject.rpartition(".")
+        assert inbox == INBOX.decode()
+        assert sender == self.me, "a login is held to its own name"
         self.answers.append(payload)
 
     async def request(self, subject: str, payload: bytes, *, timeout: float) -> Message:
@@ -82,6 +85,7 @@ class Receiver:
 
     def __init__(self, who: Identity) -> None:
         self.bus = DirectBus()
+        self.bus.me = who.id.instance
         self.sessions: list[tuple[Session, str]] = []
         self.acceptor = Acceptor(
             cast(Bus, self.bus),
