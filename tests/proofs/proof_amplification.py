@@ -176,7 +176,8 @@ def handshakes(
         f"{ROOT}.session.{target.name}",
         SpiffeId.workload("local", ServiceName("half"), target.name),
     )
-    with Rogue(scene.bus.port, INBOX.decode(), lambda *message: answers.put(message[3])) as rogue:
+    answered = f"{INBOX.decode()}.{target.name}"
+    with Rogue(scene.bus.port, answered, lambda *message: answers.put(message[3])) as rogue:
 
         def ask(identifier: bytes, data: bytes) -> bytes:
             message = msgpack.packb([1, identifier, data])
@@ -250,6 +251,7 @@ def proof_of_t18_where_frames_and_answers_go(scene: Scene) -> None:
         ("relay", f"{ROOT}.relay.orders-0", "orders"),
         ("reply", f"{ROOT}.reply.shop-0.0.orders-0", "shop"),
         ("notice", f"{ROOT}.reply.shop-0.0._77", "shop"),
+        ("notice by an instance", f"{ROOT}.reply.shop-0.0._77.orders-0", "shop"),
         ("gone", f"{ROOT}.gone.orders-0.1-1", "orders"),
         ("answer to nothing", f"{inbox}.x", "shop"),
     ):
