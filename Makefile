@@ -44,6 +44,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Beside a release build of Envoy belongs a release build of Python: PYTHON=/usr/bin/python3 is one on most systems.
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(ARGS)
 
