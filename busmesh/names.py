@@ -206,6 +206,10 @@ class Subjects:
     def member(self, service: ServiceName, instance: str) -> str:
         return f"{self.root}.member.{service.namespace}.{service.name}.{token(instance, 'instance')}"
 
+    @property
+    def all_members(self) -> str:
+        return f"{self.root}.member.*.*.*"
+
     def members(self, service: ServiceName) -> str:
         return f"{self.root}.member.{service.namespace}.{service.name}.*"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -12,8 +13,10 @@ from typing import Any
 from busmesh.actors.actor import Actor
 from busmesh.actors.supervisor import Supervisor
 from busmesh.authority.desk import ENROL_COSTS, RATE_PER_S, RENEW_COSTS, Desk
+from busmesh.authority.hearing import HEAR_S, Hearing
 from busmesh.authority.keys import KeyKeeper, Keys
 from busmesh.bus.bus import Bus
+from busmesh.bus.client import Handler
 from busmesh.errors import BusUnavailable
 from busmesh.identity.enrol import Answer, SeenNonces, answer
 from busmesh.identity.renew import answer_renewal
@@ -84,6 +87,7 @@ class Authority:
             costs=ENROL_COSTS,
             rate=rate,
         )
+        self.names = Hearing(self._keys.register, self._keys.verifier)
         self.renewals = Desk("renew", bus, self._subjects, self._renew, costs=RENEW_COSTS, rate=rate)
 
     def __repr__(self) -> str:
@@ -94,17 +98,22 @@ class Authority:
         self.trust.load()
         await self.trust.started()  # nobody gets a certificate of a root that was removed meanwhile
         self._bus.on_connection(self._on_connection)
-        actors: list[Actor[Any]] = [self.trust, self.keeper, self.enrolments, self.renewals, *self._also]
+        desks = (self.enrolments, self.renewals)
+        actors: list[Actor[Any]] = [self.trust, self.keeper, self.names, *desks, *self._also]
         for actor in actors:
             self._supervisor.start(actor)
-        for subject, desk in (
-            (self._subjects.enrol, self.enrolments),
-            (self._subjects.renew, self.renewals),
-        ):
-            self._subscriptions.append(await self._bus.subscribe(subject, desk.on_message))
+        await self._listen(self._subjects.all_members, self.names.on_message)
+        await self._listen(self._subjects.renew, self.renewals.on_message)
+        if not self._keys.register.empty:
+            # Another authority may have granted names since this one knew all of them.
+            await asyncio.sleep(HEAR_S)
+        await self._listen(self._subjects.enrol, self.enrolments.on_message)
+        log.info("%s answers on the bus", self.id)
+
+    async def _listen(self, subject: str, handler: Handler) -> None:
+        self._subscriptions.append(await self._bus.subscribe(subject, handler))
         with contextlib.suppress(BusUnavailable):  # a bus that comes back gets the subscriptions then
             await self._bus.round_trip()  # by the time of the answer the server has them
-        log.info("%s answers on the bus", self.id)
 
     async def stop(self) -> None:
         """Stop listening and end the actors."""

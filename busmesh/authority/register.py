@@ -44,6 +44,16 @@ class Register:
         locked = "open" if self.accounts is None else "locked"
         return f"<Register {len(self._names)} names, {locked} bus>"
 
+    @property
+    def empty(self) -> bool:
+        """True before the first name was granted."""
+        return not self._names
+
+    def owner(self, instance: str) -> str:
+        """Return the service whose instance has this name, "" if nobody has it now."""
+        service, expires = self._names.get(instance, ("", 0.0))
+        return service if expires > self._clock() else ""
+
     def claim(self, spiffe_id: SpiffeId, until: float) -> bool:
         """Take an instance's name until ``until``; False if another service's certificate still has it."""
         if spiffe_id.service is None:

@@ -55,7 +55,7 @@ def agent_permissions(subjects: Subjects, service: ServiceName, instance: str) -
             subjects.session(me),
             f"{subjects.gone_prefix(me)}*",
             subjects.who(service),
-            f"{root}.member.*.*.*",
+            subjects.all_members,
             subjects.roll_call,
             subjects.revision,
             subjects.dry_run,
@@ -80,7 +80,7 @@ def newcomer_permissions(subjects: Subjects, token_id: str) -> Permissions:
 
 
 def authority_permissions(subjects: Subjects, name: str) -> Permissions:
-    """Return what the authority may do: answer at its two desks, and mend both logs."""
+    """Return what the authority may do: answer at its two desks, hear who is there, and mend both logs."""
     return Permissions(
         publish=(
             f"{subjects.root}.inbox.>",
@@ -92,6 +92,7 @@ def authority_permissions(subjects: Subjects, name: str) -> Permissions:
         subscribe=(
             subjects.enrol,
             subjects.renew,
+            subjects.all_members,
             subjects.revision,
             subjects.trust,
             f"{subjects.role_inbox('authority', name)}.>",
@@ -112,7 +113,7 @@ def observer_permissions(subjects: Subjects, name: str, *, role: str = "observer
             subjects.signals(),
             subjects.acks,
             subjects.revision,
-            f"{subjects.root}.member.*.*.*",
+            subjects.all_members,
         ),
     )
 

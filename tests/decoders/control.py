@@ -14,6 +14,7 @@ from busmesh.agent.limits import LimitSharing
 from busmesh.agent.members import Members
 from busmesh.agent.namesake import Namesake
 from busmesh.agent.policies import Policies, Taken
+from busmesh.authority.hearing import Hearing
 from busmesh.bus.bus import Bus
 from busmesh.decide.ratelimit import RateLimiter
 from busmesh.decide.report import Report as Evidence
@@ -31,6 +32,7 @@ from busmesh.members.acknowledgement import Acknowledgement
 from busmesh.members.announcement import Announcement, Refused, State
 from busmesh.members.dryreport import Differing, DryReport
 from busmesh.members.load import Load
+from busmesh.names import SpiffeId
 from busmesh.operator.acknowledgements import Acknowledgements
 from busmesh.operator.dryrun import Reports
 from busmesh.operator.rollcall import read_answers
@@ -91,6 +93,11 @@ class _Hearers:
         driven(heard.receive(data))
         return None if heard._refused.count else heard
 
+    def authority(self, data: bytes) -> object:
+        heard = Hearing(cast(Any, _Names()), VERIFIER)
+        driven(heard.receive(data))
+        return None if heard.refused else heard
+
     def limits(self, data: bytes) -> object:
         sharing = Sharing(born=1, now=0.0)
         actor = LimitSharing(
@@ -116,6 +123,13 @@ class _Hearers:
         )
         policies.acknowledge = _written
         return policies if policies._take(data) in (Taken.YES, Taken.NOT_NEXT) else None
+
+
+class _Names:
+    """A register in which every name is free."""
+
+    def claim(self, spiffe_id: SpiffeId, until: float) -> bool:
+        return until > NOW
 
 
 def _written(message: Acknowledgement) -> None:
@@ -208,6 +222,14 @@ CONTROL = [
         _HEARERS.namesake,
         _ANNOUNCED,
         ("agent.namesake:Namesake.receive",),
+        signed(ORDERS_SVID, "member", live=True),
+        "msgpack",
+    ),
+    Decoder(
+        "announcement, as an authority hears it",
+        _HEARERS.authority,
+        _ANNOUNCED,
+        ("authority.hearing:Hearing.receive",),
         signed(ORDERS_SVID, "member", live=True),
         "msgpack",
     ),

@@ -75,3 +75,22 @@ def test_without_an_authority_nobody_notices_but_the_operator(
             eventually(lambda i=instance: certificate(i)["failures"] == 0, "it is renewed")  # type: ignore[misc]
         assert certificate(client)["serial"] != serial
         assert mesh.run("identity", "show").stdout.count("not renewed") == 0
+
+
+@pytest.mark.timeout(60)
+def test_an_authority_learns_which_names_another_one_has_granted(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    """It was away while the name was granted; it must not give the same one to another service."""
+    with Mesh(tmp_path, nats_server) as mesh:
+        mesh.agent("shopper", "shopper-0")  # so that the register is not that of a new mesh
+        second_home = tmp_path / "second"
+        shutil.copytree(mesh.home, second_home)
+        mesh.agent("orders", "orders-0")
+        first = mesh.authority
+        mesh.start_authority("--name", "second", home=second_home)
+        first.kill()
+        again = mesh.agent("shopper", "shopper-1", home=tmp_path / "elsewhere")
+        assert again.agent.running, "the second one grants what is free"
+        with pytest.raises(AssertionError, match="another service has an instance of this name"):
+            mesh.agent("payments", "orders-0", home=tmp_path / "stranger")
