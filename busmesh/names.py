@@ -203,6 +203,10 @@ class Subjects:
         self.drill = f"{self.root}.trust.drill"
         self.trust_stream = f"BUSMESH_{mesh}_TRUST"
 
+    def log_api(self, subject: str) -> str:
+        """Where a subject of JetStream's API is asked on a locked bus, by who has no login to the logs."""
+        return f"{self.root}.logs.{subject.removeprefix('$JS.API.')}"
+
     def member(self, service: ServiceName, instance: str) -> str:
         return f"{self.root}.member.{service.namespace}.{service.name}.{token(instance, 'instance')}"
 

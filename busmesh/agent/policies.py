@@ -34,8 +34,6 @@ log = logging.getLogger(__name__)
 REREAD_S = 30.0
 #: Agents that give back a lost log at once get into each other's way a few times.
 REFILL_TRIES = 5
-#: Entries held at once while reading: anybody can fill the log with junk, and nobody's memory must follow.
-BATCH = 16
 
 
 class Taken(Enum):
@@ -219,7 +217,7 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         if last < self._sequence or not await self._same_log():
             self._forget_place()
         # Up to what was the end just now: who appends faster than we read must not keep us reading.
-        while self._sequence < last and (batch := await self._log.read(self._sequence, BATCH)):
+        async for batch in self._log.batches(self._sequence, last):
             for sequence, entry in batch:
                 self._sequence = sequence
                 if self._matched < len(self._entries) and entry == self._entries[self._matched]:

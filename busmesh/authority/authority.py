@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -43,9 +42,10 @@ class Authority:
         name: the authority's own name, the last part of its SPIFFE ID.
         lifetime_s: of the SVIDs of workloads; None: 1 h. Shorter limits what a stolen key is good for; longer
             outlives a longer absence of the authority.
+        logs: the connection by which it follows the trust log, if that is not ``bus``: on a locked bus the
+            logs have an account of their own.
         rate: SVIDs a second that each desk issues at most, on average. Higher lets a large mesh start faster;
             lower leaves more of the processor to others when somebody with a token goes wild.
-        also: further actors to keep running, such as one that guards the policy log.
         rng: jitter.
 
     Raises:
@@ -61,22 +61,23 @@ class Authority:
         *,
         name: str = "authority",
         lifetime_s: float | None = None,
+        logs: Bus | None = None,
         rate: float = RATE_PER_S,
-        also: Sequence[Actor[Any]] = (),
         rng: Random | None = None,
     ) -> None:
         rng = rng or Random()
         self.id = SpiffeId(token(mesh, "mesh"), authority=token(name, "authority"))
         self._bus = bus
+        self._logs = logs = logs if logs is not None else bus
         self._subjects = Subjects(mesh)
         self._lifetime_s = lifetime_s
         self._keys = Keys(home, self.id, time.time(), rng)
         self.trust = TrustFollower(
-            bus, self._subjects, self._keys.verifier, TrustStore(home.trust_log), self._trust_changed, rng
+            logs, self._subjects, self._keys.verifier, TrustStore(home.trust_log), self._trust_changed, rng
         )
         self._seen = SeenNonces()
         self._supervisor = Supervisor(rng)
-        self._also = [*also]
+        self._also: list[Actor[Any]] = []
         self._subscriptions: list[int] = []
         self.keeper = KeyKeeper(self._keys)
         self.enrolments = Desk(
@@ -97,7 +98,7 @@ class Authority:
         """Start the actors and listen; the bus carries the subscriptions over every reconnect."""
         self.trust.load()
         await self.trust.started()  # nobody gets a certificate of a root that was removed meanwhile
-        self._bus.on_connection(self._on_connection)
+        self._logs.on_connection(self._on_connection)
         desks = (self.enrolments, self.renewals)
         actors: list[Actor[Any]] = [self.trust, self.keeper, self.names, *desks, *self._also]
         for actor in actors:

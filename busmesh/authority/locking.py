@@ -11,6 +11,7 @@ import ipaddress
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 from cryptography import x509
 
@@ -22,6 +23,7 @@ from busmesh.bus.permissions import (
     newcomer_permissions,
     observer_permissions,
     operator_permissions,
+    writer_permissions,
 )
 from busmesh.bus.serverconfig import TlsFiles
 from busmesh.errors import NotFound, UsageError
@@ -84,14 +86,19 @@ def grant_logins(home: Home, mesh: str, accounts: BusAccounts) -> None:
     subjects = Subjects(mesh)
     for name in home.operators():
         until = home.operator(name).not_after
-        if not _good(home.login("operator", name), accounts, until):
-            permissions = operator_permissions(subjects, name)
-            login = accounts.credentials(f"operator {name}", permissions, expires=until)
+        held = home.login("operator", name)
+        if not (_good(held, accounts.account_id, until) and _good(held.writing, accounts.logs.public, until)):
+            login = accounts.credentials(
+                f"operator {name}",
+                operator_permissions(subjects, name),
+                expires=until,
+                writing=writer_permissions(subjects, "operator", name),
+            )
             home.save_login("operator", name, login)
             log.info("operator %s: made a login to the bus", name)
     ticket = home.join_ticket()
     grant = home.grants().get(ticket.token.id)
-    if grant is not None and not _good(ticket.credentials, accounts, None):
+    if grant is not None and not _good(ticket.credentials, accounts.account_id, None):
         made = accounts.credentials(
             f"newcomer {ticket.token.id}",
             newcomer_permissions(subjects, ticket.token.id),
@@ -102,7 +109,7 @@ def grant_logins(home: Home, mesh: str, accounts: BusAccounts) -> None:
 
 
 def authority_login(home: Home, mesh: str, name: str) -> Credentials | None:
-    """Return a login for the authority itself, which signs it; None while the bus is not locked.
+    """Return a login for the authority itself, which signs it, and to the logs; None while the bus is open.
 
     It does not end: who has the signing key can make any login at any time.
     """
@@ -110,7 +117,12 @@ def authority_login(home: Home, mesh: str, name: str) -> Credentials | None:
         accounts = home.bus_accounts()
     except NotFound:
         return None
-    return accounts.credentials(f"authority {name}", authority_permissions(Subjects(mesh), name))
+    subjects = Subjects(mesh)
+    return accounts.credentials(
+        f"authority {name}",
+        authority_permissions(subjects, name),
+        writing=writer_permissions(subjects, "authority", name),
+    )
 
 
 def observer_login(home: Home, mesh: str, name: str, until: float, file: Path | None = None) -> Path:
@@ -160,12 +172,12 @@ def server_tls(home: Home, mesh: str, hosts: Sequence[str], now: float) -> TlsFi
     return TlsFiles(path.with_suffix(".crt"), path)
 
 
-def _good(held: Credentials | None, accounts: BusAccounts, until: float | None) -> bool:
-    """Say whether a login is by these accounts and lasts as long as what it goes with."""
+def _good(held: Credentials | None, account: str, until: float | None) -> TypeGuard[Credentials]:
+    """Say whether a login is to this account and lasts as long as what it goes with."""
     if held is None:
         return False
     nats = claims_of(held.jwt).get("nats")
-    if not isinstance(nats, dict) or nats.get("issuer_account") != accounts.account_id:
+    if not isinstance(nats, dict) or nats.get("issuer_account") != account:
         return False
     return until is None or held.expires is None or held.expires >= until - 1
 

@@ -1,8 +1,16 @@
 """The keys of a locked bus, and the logins that they sign.
 
-The **operator** key says which accounts a server has, the **account** key names the one that the mesh lives
-in, the **signing** key signs users, and is the only one that the authority uses while it runs. A **system**
-account is there because a server in this mode wants one; nobody has a login to it.
+The **operator** key says which accounts a server has. The mesh lives in two of them:
+
+- **account**: agents, newcomers and who only looks; operators and the authority too, for all but the logs.
+- **logs**: JetStream with the policy log and the trust log, and whoever writes to them.
+
+JetStream sends an answer wherever whoever asks wants it, whatever that login may publish. So the logs have an
+account that imports nothing: an answer to somebody in the mesh's account stays in the mesh's account, and
+no subject there leads to a log. What goes the other way is what :func:`shared_logs` lists.
+
+The **signing** keys sign the users of these two, and are the only ones that the authority uses while it
+runs. A **system** account is there because a server in this mode wants one; nobody has a login to it.
 """
 
 from __future__ import annotations
@@ -14,7 +22,9 @@ from dataclasses import dataclass, field, fields
 from busmesh.bus.jwt import AccountLimits, Permissions, User, account_jwt, operator_jwt, user_jwt
 from busmesh.bus.login import Credentials
 from busmesh.bus.nkeys import KeyPair, Role, public_text
+from busmesh.bus.permissions import shared_logs
 from busmesh.errors import UsageError
+from busmesh.names import Subjects
 
 #: Bytes that the policy log and the trust log may take together, and more than both do.
 MAX_DISK = 1024 * 1024 * 1024
@@ -27,11 +37,13 @@ class BusAccounts:
     operator: KeyPair = field(repr=False)
     account: KeyPair = field(repr=False)
     signing: KeyPair = field(repr=False)
+    logs: KeyPair = field(repr=False)
+    logs_signing: KeyPair = field(repr=False)
     system: KeyPair = field(repr=False)
 
     @classmethod
     def generate(cls) -> BusAccounts:
-        account = [KeyPair.generate(Role.ACCOUNT) for _ in range(3)]
+        account = [KeyPair.generate(Role.ACCOUNT) for _ in range(5)]
         return cls(KeyPair.generate(Role.OPERATOR), *account)
 
     @classmethod
@@ -44,7 +56,9 @@ class BusAccounts:
         keys = {}
         for name in (each.name for each in fields(cls)):
             text = seeds.get(name)
-            keys[name] = KeyPair.parse(text if isinstance(text, str) else "")
+            if not isinstance(text, str):
+                raise UsageError(f"it lacks the {name} key", code="BM3011")
+            keys[name] = KeyPair.parse(text)
             if (keys[name].role is Role.OPERATOR) is not (name == "operator"):
                 raise UsageError(f"its {name} key is another one's", code="BM3011")
         return cls(**keys)
@@ -58,24 +72,34 @@ class BusAccounts:
 
     def server_claims(self, mesh: str, *, max_disk: int = MAX_DISK) -> tuple[str, dict[str, str]]:
         """Return what a server must know: the operator's JWT, and the JWT of each account by its id."""
-        now = time.time()
-        limits = AccountLimits(disk=max_disk, streams=2)
-        mine = account_jwt(
-            self.operator,
-            self.account,
-            f"busmesh-{mesh}",
-            now,
-            signing_keys=(self.signing.public,),
-            limits=limits,
-        )
-        system = account_jwt(self.operator, self.system, "SYS", now)
-        operator = operator_jwt(self.operator, f"busmesh-{mesh}", now)
-        return operator, {self.account.public: mine, self.system.public: system}
+        now, shared = time.time(), shared_logs(Subjects(mesh))
+        # A server that begins with the importing one would not find what it imports.
+        accounts = {
+            self.logs.public: account_jwt(
+                self.operator,
+                self.logs,
+                f"busmesh-{mesh}-logs",
+                now,
+                signing_keys=(self.logs_signing.public,),
+                limits=AccountLimits(disk=max_disk, streams=2),
+                exports=shared,
+            ),
+            self.account.public: account_jwt(
+                self.operator,
+                self.account,
+                f"busmesh-{mesh}",
+                now,
+                signing_keys=(self.signing.public,),
+                imports={self.logs.public: shared},
+            ),
+            self.system.public: account_jwt(self.operator, self.system, "SYS", now),
+        }
+        return operator_jwt(self.operator, f"busmesh-{mesh}", now), accounts
 
     def login(
         self, name: str, public: bytes, permissions: Permissions, *, expires: float | None = None
     ) -> str:
-        """Return the JWT of a user.
+        """Return the JWT of a user in the mesh's account.
 
         Args:
             name: shown by the server's list of connections.
@@ -87,8 +111,26 @@ class BusAccounts:
         return user_jwt(self.signing, self.account.public, user, time.time())
 
     def credentials(
-        self, name: str, permissions: Permissions, *, expires: float | None = None, key: KeyPair | None = None
+        self,
+        name: str,
+        permissions: Permissions,
+        *,
+        expires: float | None = None,
+        key: KeyPair | None = None,
+        writing: Permissions | None = None,
     ) -> Credentials:
-        """Return a login with a fresh key, or with ``key``, for a holder on this machine."""
+        """Return a login with a fresh key, or with ``key``, for a holder on this machine.
+
+        Args:
+            name: shown by the server's list of connections.
+            permissions: what it may do in the mesh's account.
+            expires: unix seconds from which on the server cuts it off; None is never.
+            key: the holder's.
+            writing: what the same key may do in the account of the logs; None: it has no login there.
+        """
         key = key or KeyPair.generate(Role.USER)
-        return Credentials(key, self.login(name, key.raw_public, permissions, expires=expires))
+        jwt = self.login(name, key.raw_public, permissions, expires=expires)
+        if writing is None:
+            return Credentials(key, jwt)
+        user = User(name, key.public, writing, expires)
+        return Credentials(key, jwt, user_jwt(self.logs_signing, self.logs.public, user, time.time()))

@@ -1,7 +1,8 @@
 """NATS JWTs: who may log in to the bus, and what they may do there, signed by who is above them.
 
-Three levels: the operator signs the account, a signing key of the account signs users. The server holds the
+Three levels: the operator signs the accounts, a signing key of each signs its users. The server holds the
 first two in its configuration and is told the third at each login, so newcomers need no change of the server.
+Accounts see nothing of each other but what one exports and the other imports.
 
 Claims: https://github.com/nats-io/jwt (version 2).
 """
@@ -11,7 +12,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from busmesh.bus.nkeys import KeyPair
@@ -56,6 +59,32 @@ class AccountLimits:
     streams: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Subjects by which one account reaches another.
+
+    Attributes:
+        services: the account that imports asks, the one that exports answers, once. The answer goes wherever
+            whoever asked wants it in the importing account, and to no other. By each subject its name in the
+            importing account: at ``$JS.API`` the server itself answers in an account without JetStream.
+        streams: the account that imports hears what is published in the one that exports.
+    """
+
+    services: Mapping[str, str] = field(default_factory=dict)
+    streams: tuple[str, ...] = ()
+
+    def exports(self) -> list[dict[str, str]]:
+        services = [{"name": each, "subject": each, "type": "service"} for each in self.services]
+        return services + [{"name": each, "subject": each, "type": "stream"} for each in self.streams]
+
+    def imports(self, account: str) -> list[dict[str, str]]:
+        found = [{**each, "account": account} for each in self.exports()]
+        return [
+            each | {"local_subject": self.services[each["subject"]]} if each["type"] == "service" else each
+            for each in found
+        ]
+
+
 def account_jwt(
     operator: KeyPair,
     account: KeyPair,
@@ -64,8 +93,21 @@ def account_jwt(
     *,
     signing_keys: tuple[str, ...] = (),
     limits: AccountLimits = AccountLimits(),
+    exports: Shared = Shared(),
+    imports: Mapping[str, Shared] = MappingProxyType({}),
 ) -> str:
-    """Return an account, signed by the operator. Users who are granted nothing may do nothing in it."""
+    """Return an account, signed by the operator. Users who are granted nothing may do nothing in it.
+
+    Args:
+        operator: signs it.
+        account: whose it is.
+        name: for people.
+        now: unix seconds.
+        signing_keys: public keys that sign its users.
+        limits: of what it may use of JetStream.
+        exports: what every other account of the server may import.
+        imports: what it takes from other accounts, by their public keys.
+    """
     nothing = {"deny": [">"]}
     bounds: dict[str, Any] = dict.fromkeys(
         ("subs", "data", "payload", "imports", "exports", "conn"), _UNLIMITED
@@ -76,6 +118,8 @@ def account_jwt(
     nats = {
         "limits": bounds,
         "signing_keys": list(signing_keys),
+        "exports": exports.exports(),
+        "imports": [each for other, shared in imports.items() for each in shared.imports(other)],
         "default_permissions": {"pub": nothing, "sub": nothing},
         "type": "account",
         "version": 2,

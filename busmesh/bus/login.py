@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 _BLOCK = r"-{3,}BEGIN %s-{3,}\s+(\S+)\s+-{3,}END %s-{3,}"
 _JWT = re.compile(_BLOCK % ("NATS USER JWT", "NATS USER JWT"))
+_WRITER = re.compile(_BLOCK % ("LOG WRITER JWT", "LOG WRITER JWT"))
 _SEED = re.compile(_BLOCK % ("USER NKEY SEED", "USER NKEY SEED"))
 
 
@@ -30,29 +31,40 @@ class Credentials:
     Attributes:
         key: signs what the server asks to be signed.
         jwt: says who the holder is and may do what; empty for a server that knows the key itself.
+        writer: the same for the account of the logs of a locked bus; empty for who does not write to them.
     """
 
     key: KeyPair = field(repr=False)
     jwt: str = field(repr=False, default="")
+    writer: str = field(repr=False, default="")
 
     @classmethod
     def parse(cls, text: str) -> Credentials:
         """Read a ``.creds`` file as `nsc` and the `nats` command write it.
 
+        One of ours may have a third block, which they pass over: see :meth:`writing`.
+
         Raises:
             UsageError: it lacks the JWT or the seed (code BM3011).
         """
-        jwt, seed = _JWT.search(text), _SEED.search(text)
+        jwt, seed, writer = _JWT.search(text), _SEED.search(text), _WRITER.search(text)
         if jwt is None or seed is None:
             raise UsageError("it does not hold a NATS user JWT and its nkey seed", code="BM3011")
-        return cls(KeyPair.parse(seed.group(1)), jwt.group(1))
+        return cls(KeyPair.parse(seed.group(1)), jwt.group(1), writer.group(1) if writer else "")
 
     def reveal(self) -> str:
         """Return the text of a ``.creds`` file, seed included: for a file of mode 0600 and nothing else."""
+        writer = f"\n-----BEGIN LOG WRITER JWT-----\n{self.writer}\n------END LOG WRITER JWT------\n"
         return (
             f"-----BEGIN NATS USER JWT-----\n{self.jwt}\n------END NATS USER JWT------\n\n"
             f"-----BEGIN USER NKEY SEED-----\n{self.key.reveal()}\n------END USER NKEY SEED------\n"
+            f"{writer if self.writer else ''}"
         )
+
+    @property
+    def writing(self) -> Credentials | None:
+        """The login by which the same holder writes to the logs; None: by this one, or not at all."""
+        return Credentials(self.key, self.writer) if self.writer else None
 
     @property
     def expires(self) -> float | None:
@@ -69,6 +81,13 @@ class Credentials:
             if isinstance(subject, str) and subject.startswith(f"{root}.inbox.") and subject.endswith(".>"):
                 return subject.removesuffix(".>")
         return None
+
+    def grants(self, subject: str) -> bool:
+        """Say whether the login names this very subject as one to publish to."""
+        nats = claims_of(self.jwt).get("nats")
+        granted = nats.get("pub") if isinstance(nats, dict) else None
+        allowed = granted.get("allow") if isinstance(granted, dict) else None
+        return isinstance(allowed, list) and subject in allowed
 
 
 class Login:

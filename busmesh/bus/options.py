@@ -81,6 +81,14 @@ class BusOptions:
             return ""
         return login.holder if login is not None else ""
 
+    def grants(self, subject: str) -> bool:
+        """Say whether the login names this very subject to publish to; one that cannot be read does not."""
+        try:
+            login = self._login()
+        except UsageError:
+            return False
+        return login is not None and login.credentials is not None and login.credentials.grants(subject)
+
     def login_hint(self) -> str:
         """Return what to do when the server does not know the login."""
         for flag, file in (("--creds", self.credentials), ("--nkey", self.nkey)):

@@ -5,11 +5,14 @@ stolen login worth one instance: it can speak as nobody else, and hear nobody el
 
 What stays open to every agent is what any agent must do at any time to peers that it does not know yet: send
 a request to any instance, begin a handshake with any, ask who serves what, and hear announcements.
+
+The logs are in an account of their own (:mod:`busmesh.bus.accounts`). What is said here of them is what may
+be asked from the mesh's account, except for :func:`writer_permissions`, those of a login to the other.
 """
 
 from __future__ import annotations
 
-from busmesh.bus.jwt import Permissions
+from busmesh.bus.jwt import Permissions, Shared
 from busmesh.names import ServiceName, Subjects, token
 
 #: Subscriptions on one connection: an agent has about ten, and two for each service that it calls.
@@ -20,6 +23,21 @@ NEWCOMER_PAYLOAD = 8192
 
 _READ_LOG = ("STREAM.INFO", "STREAM.MSG.GET")
 _MAKE_LOG = "STREAM.CREATE"
+
+
+def shared_logs(subjects: Subjects) -> Shared:
+    """Return what the account of the logs offers to the mesh's: to read both logs, and to hear entries live.
+
+    Nothing goes the other way, and no subject by which a log is written to may ever be among the services:
+    the answer to one service is delivered to whatever subject whoever asked has named, and that may be
+    another service.
+    """
+    streams = (subjects.policy_stream, subjects.trust_stream)
+    reading = tuple(subject for stream in streams for subject in _log_api(stream, *_READ_LOG))
+    return Shared(
+        services={subject: subjects.log_api(subject) for subject in reading},
+        streams=(subjects.revision, subjects.trust),
+    )
 
 
 def agent_permissions(subjects: Subjects, service: ServiceName, instance: str) -> Permissions:
@@ -44,8 +62,7 @@ def agent_permissions(subjects: Subjects, service: ServiceName, instance: str) -
             f"{root}.inbox.*.*.*.{me}",
             f"{root}.inbox.*.*.*.*.{me}",
             subjects.renew,
-            *_log_api(subjects.policy_stream, *_READ_LOG),
-            *_log_api(subjects.trust_stream, *_READ_LOG),
+            *shared_logs(subjects).services.values(),
         ),
         subscribe=(
             f"{subjects.inbox_prefix(me)}.>",
@@ -80,34 +97,38 @@ def newcomer_permissions(subjects: Subjects, token_id: str) -> Permissions:
 
 
 def authority_permissions(subjects: Subjects, name: str) -> Permissions:
-    """Return what the authority may do: answer at its two desks, hear who is there, and mend both logs."""
+    """Return what the authority may do: answer at its two desks, and hear who is there.
+
+    It follows and mends the logs by another login.
+    """
     return Permissions(
-        publish=(
-            f"{subjects.root}.inbox.>",
-            subjects.revision,
-            subjects.trust,
-            *_log_api(subjects.policy_stream, *_READ_LOG, _MAKE_LOG),
-            *_log_api(subjects.trust_stream, *_READ_LOG, _MAKE_LOG),
-        ),
+        publish=(f"{subjects.root}.inbox.>",),
         subscribe=(
             subjects.enrol,
             subjects.renew,
             subjects.all_members,
-            subjects.revision,
-            subjects.trust,
             f"{subjects.role_inbox('authority', name)}.>",
         ),
+    )
+
+
+def writer_permissions(subjects: Subjects, role: str, name: str) -> Permissions:
+    """Return what operators and the authority may do in the account of the logs: read, write, make them."""
+    streams = (subjects.policy_stream, subjects.trust_stream)
+    return Permissions(
+        publish=(
+            subjects.revision,
+            subjects.trust,
+            *(subject for stream in streams for subject in _log_api(stream, *_READ_LOG, _MAKE_LOG)),
+        ),
+        subscribe=(subjects.revision, subjects.trust, f"{subjects.role_inbox(role, name)}.>"),
     )
 
 
 def observer_permissions(subjects: Subjects, name: str, *, role: str = "observer") -> Permissions:
     """Return what who only looks may do: call the roll, read both logs, hear telemetry."""
     return Permissions(
-        publish=(
-            subjects.roll_call,
-            *_log_api(subjects.policy_stream, *_READ_LOG),
-            *_log_api(subjects.trust_stream, *_READ_LOG),
-        ),
+        publish=(subjects.roll_call, *shared_logs(subjects).services.values()),
         subscribe=(
             f"{subjects.role_inbox(role, name)}.>",
             subjects.signals(),
@@ -119,17 +140,14 @@ def observer_permissions(subjects: Subjects, name: str, *, role: str = "observer
 
 
 def operator_permissions(subjects: Subjects, name: str) -> Permissions:
-    """Return what an operator may do: what an observer may, publish, try revisions out, order drills."""
+    """Return what an operator may do: what an observer may, try revisions out, order drills.
+
+    Revisions and revocations are published by another login.
+    """
     looking = observer_permissions(subjects, name, role="operator")
-    publishing = (
-        subjects.revision,
-        subjects.dry_run,
-        subjects.trust,
-        subjects.drill,
-        *_log_api(subjects.policy_stream, _MAKE_LOG),
-        *_log_api(subjects.trust_stream, _MAKE_LOG),
+    return Permissions(
+        (*looking.publish, subjects.dry_run, subjects.drill), (*looking.subscribe, subjects.dry_reports)
     )
-    return Permissions((*looking.publish, *publishing), (*looking.subscribe, subjects.dry_reports))
 
 
 def _log_api(stream: str, *verbs: str) -> tuple[str, ...]:

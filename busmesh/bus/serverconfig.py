@@ -88,8 +88,9 @@ def base_lines(*, name: str, listen: str, store: Path, max_payload: int = MAX_PA
 LIMITS = (
     "max_connections: 10000",
     "max_control_line: 4KB",
-    # A client that does not read is cut off once this much waits for it.
-    "max_pending: 64MB",
+    # A client that does not read is cut off once this much waits for it. For an agent 1 MiB was waiting with
+    # one stream, 10 MiB with 32 at once; less would cut off busy ones, more is what a connection may cost.
+    "max_pending: 32MB",
     'write_deadline: "5s"',
     # Somebody who connects and says nothing is let go.
     "authorization { timeout: 3 }",

@@ -8,7 +8,7 @@ import logging
 import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
 from typing import Any, TypeVar
@@ -92,50 +92,61 @@ def run_command(
 
 
 async def _serve(context: Context, name: str | None, lifetime_s: float | None) -> None:
-    bus, made = build_authority(context, name, lifetime_s)
+    buses, made = build_authority(context, name, lifetime_s)
     with stop_signals(on_reload=made.reload) as stop:
         try:
-            if await unless_stopped(stop, connect(bus)):
+            if await unless_stopped(stop, connect(buses)):
                 await made.start()
                 ready(mesh=context.mesh, bus=context.bus_url, **places(context))
                 await stop.wait()
         finally:
             await made.stop()
-            await bus.close()
+            await close(buses)
 
 
 def build_authority(
     context: Context, name: str | None = None, lifetime_s: float | None = None
-) -> tuple[Bus, Authority]:
-    """Make the authority of the mesh that ``context`` names, with its bus, neither started."""
+) -> tuple[list[Bus], Authority]:
+    """Make the authority of the mesh that ``context`` names, with its connections, none of them started.
+
+    It has one, and on a locked bus a second one, to the account of the logs.
+    """
     name = name or machine_name()
     options = context.bus_options(f"busmesh authority {name}", context.subjects.role_inbox("authority", name))
-    bus = Bus(
-        dataclasses.replace(
-            options, login=Login(read=partial(authority_login, context.home, context.mesh, name))
-        )
-    )
-    made = Authority(bus, context.home, context.mesh, name=name, lifetime_s=lifetime_s)
-    if authority_login(context.home, context.mesh, name) is not None:
+    login = partial(authority_login, context.home, context.mesh, name)
+    bus = logs = Bus(dataclasses.replace(options, login=Login(read=login)))
+    locked = login() is not None
+    if locked and context.credentials is None and context.nkey is None:
+        writing = Login(read=lambda: None if (held := login()) is None else held.writing)
+        logs = Bus(dataclasses.replace(options, name=f"{options.name} (logs)", login=writing))
+    made = Authority(bus, context.home, context.mesh, name=name, logs=logs, lifetime_s=lifetime_s)
+    if locked:
         copy = AgentHome(context.home.path / "ca")
-        made.accompany(LogKeeper(bus, context.subjects, copy, made.verifier, Random()))
-    return bus, made
+        made.accompany(LogKeeper(logs, context.subjects, copy, made.verifier, Random()))
+    return [bus] if logs is bus else [bus, logs], made
 
 
-async def connect(bus: Bus) -> None:
+async def connect(buses: Sequence[Bus]) -> None:
     """Connect, however long it takes, and say so if it takes long.
 
     Raises:
-        Denied: the bus refused the login.
+        Denied: the bus refused a login.
     """
-    where = redact(", ".join(bus.options.servers))
+    where = redact(", ".join(buses[0].options.servers))
     waiting = asyncio.get_running_loop().call_later(
         SAY_WAITING_S, log.warning, "no answer from the bus at %s yet; trying on", where
     )
     try:
-        await bus.connect()
+        for bus in buses:
+            await bus.connect()
     finally:
         waiting.cancel()
+
+
+async def close(buses: Sequence[Bus]) -> None:
+    """End the connections."""
+    for bus in buses:
+        await bus.close()
 
 
 def keep_context(context: Context, *, replace: bool) -> None:

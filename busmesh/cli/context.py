@@ -82,10 +82,27 @@ class Context:
         Raises:
             IdentityError: the stored login cannot be trusted or read.
         """
-        held = self._named() if self.credentials is not None else operator_login(self.home)
+        held = self._held()
+        return self._options(name, self._inbox(held, name), Login(held) if held is not None else None)
+
+    def writing_options(self, name: str) -> BusOptions | None:
+        """Return how the same login writes to the logs of a locked bus; None: over the one connection.
+
+        Raises:
+            IdentityError: the stored login cannot be trusted or read.
+        """
+        held = self._held()
+        if held is None or held.writing is None or self.nkey is not None:
+            return None
+        inbox, login = self._inbox(held, name), Login(held.writing)
+        return BusOptions(self.servers, name, inbox, tls_ca=self.tls_ca, login=login)
+
+    def _held(self) -> Credentials | None:
+        return self._named() if self.credentials is not None else operator_login(self.home)
+
+    def _inbox(self, held: Credentials | None, name: str) -> str:
         own = held.inbox_prefix(self.subjects.root) if held is not None else None
-        inbox = self.subjects.inbox_prefix(name) if own is None else f"{own}.{name}"
-        return self._options(name, inbox, Login(held) if held is not None else None)
+        return self.subjects.inbox_prefix(name) if own is None else f"{own}.{name}"
 
     def _named(self) -> Credentials | None:
         """Return what the file named by ``--creds`` holds; that it holds nothing is said when connecting."""
@@ -212,7 +229,29 @@ async def connected(context: Context, *, patience: float | None = PATIENCE_S) ->
         BusUnavailable: no server answered in that time.
         Denied: the server refused the login.
     """
-    bus = Bus(context.desk_options(f"busmesh-{secrets.token_hex(4)}"))
+    async with _standing(context.desk_options(f"busmesh-{secrets.token_hex(4)}"), patience) as bus:
+        yield bus
+
+
+@contextlib.asynccontextmanager
+async def writer(context: Context, bus: Bus, *, patience: float | None = PATIENCE_S) -> AsyncIterator[Bus]:
+    """Give the connection by which a command writes to the logs: ``bus``, or one of its own if it is locked.
+
+    Raises:
+        BusUnavailable: no server answered in ``patience`` seconds.
+        Denied: the server refused the login.
+    """
+    options = context.writing_options(f"busmesh-{secrets.token_hex(4)}")
+    if options is None:
+        yield bus
+        return
+    async with _standing(options, patience) as logs:
+        yield logs
+
+
+@contextlib.asynccontextmanager
+async def _standing(options: BusOptions, patience: float | None) -> AsyncIterator[Bus]:
+    bus = Bus(options)
     try:
         await bus.connect(patience=patience)
         yield bus

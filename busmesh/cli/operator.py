@@ -12,7 +12,7 @@ import click
 
 from busmesh.bus.bus import Bus
 from busmesh.bus.policylog import LogUnavailable
-from busmesh.cli.context import Context, connected
+from busmesh.cli.context import Context, connected, writer
 from busmesh.cli.figures import counted, rfc3339
 from busmesh.errors import BusmeshError, Denied, IdentityError, NotFound, UsageError
 from busmesh.identity.alarms import Alarms, late
@@ -36,6 +36,15 @@ class Desk:
     bus: Bus
     subjects: Subjects
     verifier: Verifier
+    context: Context
+
+    def writer(self) -> contextlib.AbstractAsyncContextManager[Bus]:
+        """Give the connection by which to write to the logs.
+
+        Raises:
+            BusUnavailable: no server answered.
+        """
+        return writer(self.context, self.bus)
 
 
 @contextlib.asynccontextmanager
@@ -55,7 +64,7 @@ async def desk(context: Context) -> AsyncIterator[Desk]:
         with contextlib.suppress(LogUnavailable, Denied):
             await read_trust(bus, context.subjects, verifier)
         _look_ahead(context, verifier)
-        yield Desk(bus, context.subjects, verifier)
+        yield Desk(bus, context.subjects, verifier, context)
 
 
 def _look_ahead(context: Context, verifier: Verifier) -> None:

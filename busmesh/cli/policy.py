@@ -195,8 +195,9 @@ async def _publish(
         if draft.revision is None:
             _tell_unchanged(view, output)
             return 0
-        publisher = Publisher(place.bus, place.subjects, place.verifier, svid)
-        outcome = await publisher.publish(view, draft.revision, wait=wait)
+        async with place.writer() as logs:
+            publisher = Publisher(place.bus, place.subjects, place.verifier, svid, logs=logs)
+            outcome = await publisher.publish(view, draft.revision, wait=wait)
     _tell_outcome(outcome, len(view.roll.members), wait, output, verbose=verbose)
     return 0
 

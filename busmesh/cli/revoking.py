@@ -69,7 +69,8 @@ async def _revoke(context: Context, text: str, reason: str, wait: float, operato
         entry = seal_revocation(signer, revocation, (revocation.at_ms + 0.5) / 1000)
         open_entry(entry, verifier, now)  # as every agent will
         try:
-            await publish_entry(bus, subjects, entry)
+            async with place.writer() as logs:
+                await publish_entry(logs, subjects, entry)
         except LogUnavailable as error:
             click.echo(f"warning: {error.message}; agents that hear it give it to the log later", err=True)
         verifier.revocations.add(revocation, now)

@@ -131,7 +131,7 @@ async def _do(place: Desk, rotation: Rotation, step: Step) -> None:
     through, digest = 0, ""
     if step is Step.REMOVE:
         for each in place.verifier.revocations:  # their signers' root is about to go
-            await publish_entry(place.bus, place.subjects, seal_revocation(rotation.root, each, time.time()))
+            await _append(place, seal_revocation(rotation.root, each, time.time()))
         current = (await read_history(PolicyLog(place.bus, place.subjects), place.verifier)).current
         through, digest = current.number, current.digest
     rotation.take(step, through=through, digest=digest)
@@ -140,8 +140,13 @@ async def _do(place: Desk, rotation: Rotation, step: Step) -> None:
 
 async def _publish(place: Desk, rotation: Rotation) -> None:
     entry = seal_bundle(rotation.root, rotation.bundle, time.time())
-    await publish_entry(place.bus, place.subjects, entry)
+    await _append(place, entry)
     place.verifier.trust(rotation.bundle)
+
+
+async def _append(place: Desk, entry: bytes) -> None:
+    async with place.writer() as logs:
+        await publish_entry(logs, place.subjects, entry)
 
 
 # -- the drill ----------------------------------------------------------------------------------------

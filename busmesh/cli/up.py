@@ -12,7 +12,7 @@ from busmesh.authority.founding import found, operator_name
 from busmesh.authority.locking import announce_bus, lock_bus, server_tls
 from busmesh.bus.server import DEFAULT_PORT, HOST, LocalServer
 from busmesh.bus.serverconfig import Security
-from busmesh.cli.authority import authority_options, build_authority, connect, keep_context, places
+from busmesh.cli.authority import authority_options, build_authority, close, connect, keep_context, places
 from busmesh.cli.context import Context, home_option, mesh_option, resolve, run
 from busmesh.cli.logs import log_option
 from busmesh.cli.output import ready, tell_person
@@ -91,9 +91,9 @@ async def _serve(context: Context, server: LocalServer, lifetime_s: float | None
             tls_ca = context.home.path / TRUST if tls else None
             context = dataclasses.replace(context, servers=(server.url,), tls_ca=tls_ca)
             announce_bus(context.home, context.mesh, server.url, mesh_tls=tls)
-            bus, authority = build_authority(context, lifetime_s=lifetime_s)
+            buses, authority = build_authority(context, lifetime_s=lifetime_s)
             try:
-                if await unless_stopped(stop, connect(bus)):
+                if await unless_stopped(stop, connect(buses)):
                     await authority.start()
                     keep_context(context, replace=True)
                     ready(bus=server.url, mesh=context.mesh, **places(context))
@@ -101,7 +101,7 @@ async def _serve(context: Context, server: LocalServer, lifetime_s: float | None
                     await stop.wait()
             finally:
                 await authority.stop()
-                await bus.close()
+                await close(buses)
         finally:
             await server.stop()
 

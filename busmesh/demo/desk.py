@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -62,9 +63,9 @@ class Published:
 class Desk:
     """Where the operator sits."""
 
-    def __init__(self, bus: Bus, subjects: Subjects, verifier: Verifier, svid: Svid) -> None:
+    def __init__(self, bus: Bus, subjects: Subjects, verifier: Verifier, svid: Svid, logs: Bus) -> None:
         self._bus, self._subjects, self._verifier = bus, subjects, verifier
-        self._publisher = Publisher(bus, subjects, verifier, svid)
+        self._publisher = Publisher(bus, subjects, verifier, svid, logs=logs)
 
     async def draft(self, name: str, reason: str, *, agents: int) -> Plan:
         """Make a revision of the document ``name``.
@@ -106,11 +107,16 @@ async def at_desk(mesh: DemoMesh, heard: Heard) -> AsyncIterator[Desk]:
     held = operator_login(home)
     own = held.inbox_prefix(subjects.root) if held is not None else None
     inbox = subjects.inbox_prefix(name) if own is None else f"{own}.{name}"
-    bus = Bus(BusOptions((mesh.bus_url,), f"busmesh {name}", inbox, login=Login(held)))
+    options = BusOptions((mesh.bus_url,), f"busmesh {name}", inbox, login=Login(held))
+    bus = logs = Bus(options)
+    if held is not None and held.writing is not None:
+        logs = Bus(dataclasses.replace(options, login=Login(held.writing)))
     try:
         await bus.connect(patience=CONNECT_S)
+        await logs.connect(patience=CONNECT_S)
         await bus.subscribe(subjects.signals("metrics"), heard.hear)
         operator = home.operator(home.operators()[0])
-        yield Desk(bus, subjects, Verifier(home.trust(context.mesh)), operator)
+        yield Desk(bus, subjects, Verifier(home.trust(context.mesh)), operator, logs)
     finally:
-        await bus.close()
+        for connection in {bus, logs}:
+            await connection.close()

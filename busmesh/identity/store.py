@@ -14,7 +14,7 @@ replaced at once; the ``.crt`` beside it is for people and tools.
     ca/instances.json                 which service has which instance name
     ca/bus-tls.key  ca/bus-tls.crt    the bus's own certificate, if the mesh vouches for it
     operator/<name>.key  .crt         who signs policies
-    operator/<name>.creds             the login of that operator
+    operator/<name>.creds             the logins of that operator, to the mesh and to its logs
     observer/<name>.creds             the login of who only looks
     join-token                        lets local agents in
     context.json                      bus URL and mesh name, for commands without flags

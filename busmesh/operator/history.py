@@ -8,7 +8,6 @@ ability to take the next revision.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from busmesh.bus.policylog import PolicyLog
@@ -93,30 +92,40 @@ class History:
 
 
 async def read_history(policy_log: PolicyLog, verifier: Verifier) -> History:
-    """Read the log from its beginning.
+    """Read the log from its beginning; of what counts for nothing no more is kept than a line.
 
     Raises:
         LogUnavailable: no JetStream, or it stopped answering.
         InvalidDocument: an operator published something that this busmesh does not know (code BM2207).
     """
-    return fold_log(await policy_log.read(0), verifier, time.time())
+    folding, last = _Folding(verifier, time.time()), await policy_log.last()
+    async for batch in policy_log.batches(0, last):
+        for sequence, entry in batch:
+            folding.take(sequence, entry)
+    return folding.history()
 
 
-def fold_log(entries: Iterable[tuple[int, bytes]], verifier: Verifier, now: float) -> History:
-    """Return what ``entries``, given as (sequence, bytes), come to.
+class _Folding:
+    """What the entries come to so far."""
 
-    Raises:
-        InvalidDocument: an operator published something that this busmesh does not know (code BM2207).
-    """
-    revisions: list[Revision] = []
-    passed: list[Passed] = []
-    current, sequence = EMPTY, 0
-    for sequence, entry in entries:
+    def __init__(self, verifier: Verifier, now: float) -> None:
+        self._verifier = verifier
+        self._now = now
+        self._revisions: list[Revision] = []
+        self._passed: list[Passed] = []
+        self._current, self._sequence = EMPTY, 0
+
+    def history(self) -> History:
+        return History(tuple(self._revisions), self._current, self._sequence, tuple(self._passed))
+
+    def take(self, sequence: int, entry: bytes) -> None:
+        self._sequence = sequence
+        last_ms = self._revisions[-1].time_ms if self._revisions else 0
         try:
-            revision, _ = open_revision(entry, verifier, now, previous_ms=_last_ms(revisions))
-            current = fold(current, revision)
+            revision, _ = open_revision(entry, self._verifier, self._now, previous_ms=last_ms)
+            self._current = fold(self._current, revision)
         except (RemoteProtocolError, IdentityError, RevisionRefused) as error:
-            passed.append(Passed(sequence, str(error)))
+            self._passed.append(Passed(sequence, str(error)))
         except InvalidDocument as error:
             raise InvalidDocument(
                 f"entry {sequence} of the policy log cannot be read: {error.message}",
@@ -124,9 +133,4 @@ def fold_log(entries: Iterable[tuple[int, bytes]], verifier: Verifier, now: floa
                 hint="a newer busmesh has written it: upgrade this one",
             ) from None
         else:
-            revisions.append(revision)
-    return History(tuple(revisions), current, sequence, tuple(passed))
-
-
-def _last_ms(revisions: Sequence[Revision]) -> int:
-    return revisions[-1].time_ms if revisions else 0
+            self._revisions.append(revision)

@@ -172,14 +172,17 @@ class Publisher:
         subjects: of the mesh.
         verifier: holds its roots.
         svid: the operator's.
+        logs: the connection to write by, if it is another one; on a locked bus it is.
     """
 
-    def __init__(self, bus: Bus, subjects: Subjects, verifier: Verifier, svid: Svid) -> None:
+    def __init__(
+        self, bus: Bus, subjects: Subjects, verifier: Verifier, svid: Svid, *, logs: Bus | None = None
+    ) -> None:
         self._bus = bus
         self._subjects = subjects
         self._verifier = verifier
         self._svid = svid
-        self._log = PolicyLog(bus, subjects)
+        self._log = PolicyLog(logs if logs is not None else bus, subjects)
 
     def __repr__(self) -> str:
         return f"<Publisher {self._svid.id}>"

@@ -52,13 +52,14 @@ async def read_trust(bus: Bus, subjects: Subjects, verifier: Verifier) -> TrustV
     Raises:
         LogUnavailable: no JetStream, or it stopped answering.
     """
-    state, versions = TrustState(verifier), set()
-    for _, entry in await TrustLog(bus, subjects).read(0):
-        with contextlib.suppress(BusmeshError):
-            opened = open_entry(entry, verifier, time.time())
-            state.take(entry, time.time())
-            if opened.bundle is not None:
-                versions.add(opened.bundle.version)
+    state, versions, trust_log = TrustState(verifier), set(), TrustLog(bus, subjects)
+    async for batch in trust_log.batches(0, await trust_log.last()):
+        for _, entry in batch:
+            with contextlib.suppress(BusmeshError):
+                opened = open_entry(entry, verifier, time.time())
+                state.take(entry, time.time())
+                if opened.bundle is not None:
+                    versions.add(opened.bundle.version)
     return TrustView(state, frozenset(versions))
 
 

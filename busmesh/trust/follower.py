@@ -30,7 +30,6 @@ REREAD_S = 30.0
 #: A member that lies about what it holds makes us read the log no more often than this.
 GOSSIP_S = 1.0
 REFILL_TRIES = 5
-BATCH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +144,7 @@ class TrustFollower(Actor[Entry | Follow]):
             self._sequence, self._last = 0, None
             self._seen.clear()
         again: list[bytes] = []
-        while self._sequence < last and (batch := await self._log.read(self._sequence, BATCH)):
+        async for batch in self._log.batches(self._sequence, last):
             for sequence, entry in batch:
                 self._sequence, self._last = sequence, (sequence, entry)
                 self._seen.add(entry_key(entry))

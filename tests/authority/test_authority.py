@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -55,10 +56,14 @@ async def connected(server: NatsServer, name: str) -> AsyncIterator[Bus]:
 
 
 @asynccontextmanager
-async def running(server: NatsServer, home: Home, **options: object) -> AsyncIterator[tuple[Authority, Bus]]:
+async def running(
+    server: NatsServer, home: Home, also: Sequence[Actor[Any]] = (), **options: object
+) -> AsyncIterator[tuple[Authority, Bus]]:
     """An authority, and the bus of a newcomer."""
     async with connected(server, "authority") as own, connected(server, "newcomer") as bus:
         authority = Authority(own, home, "local", name="here", **options)  # type: ignore[arg-type]  # passed on
+        for actor in also:
+            authority.accompany(actor)
         await authority.start()
         await eventually(lambda: listens(server, SUBJECTS.enrol) and listens(server, SUBJECTS.renew))
         try:

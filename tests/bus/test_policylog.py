@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from busmesh.bus.bus import Bus
-from busmesh.bus.policylog import MAX_ENTRY, LogUnavailable, PolicyLog, RevisionConflict
+from busmesh.bus.messages import Message
+from busmesh.bus.options import BusOptions
+from busmesh.bus.policylog import MAX_ENTRY, WINDOW, LogUnavailable, PolicyLog, RevisionConflict
+from busmesh.errors import BusUnavailable
 from busmesh.names import Subjects
 from tests.bus.conftest import Run
 from tests.bus.rig import Inbox, connected, until
@@ -287,5 +290,56 @@ def test_an_entry_is_what_was_stored_whatever_its_bytes(nats_server: NatsServer,
             for sequence, entry in enumerate(entries, start=1):
                 await log.append(entry, sequence)
             assert [entry for _, entry in await log.read(0)] == entries
+
+    run(main())
+
+
+class Counting:
+    """Answers as JetStream does for ``last`` entries, out of order, and counts what is asked at once."""
+
+    options = BusOptions((), "counting", "inbox")
+
+    def __init__(self, last: int, broken: int = 0) -> None:
+        self.last, self.broken = last, broken
+        self.under_way = self.most = 0
+
+    async def request(self, subject: str, payload: bytes = b"", **options: object) -> Message:
+        if ".STREAM.INFO." in subject:
+            return Message("inbox", json.dumps({"state": {"last_seq": self.last}}).encode())
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        sequence = json.loads(payload)["seq"]
+        for _ in range(100 - sequence % 100):
+            await asyncio.sleep(0)
+        self.under_way -= 1
+        if sequence == self.broken:
+            raise BusUnavailable("no answer", code="BM3007")
+        return Message(
+            "inbox", json.dumps({"message": {"data": b64encode(b"%d" % sequence).decode()}}).encode()
+        )
+
+
+def test_entries_are_asked_for_several_at_once_and_come_in_order(run: Run) -> None:
+    async def main() -> None:
+        bus = Counting(3 * WINDOW + 5)
+        log = PolicyLog(bus, SUBJECTS)  # type: ignore[arg-type]  # a bus as far as the log sees
+        batches = [batch async for batch in log.batches(2, bus.last)]
+        found = [entry for batch in batches for entry in batch]
+        assert found == [(n, b"%d" % n) for n in range(3, bus.last + 1)]
+        assert bus.most == WINDOW
+        assert [len(batch) for batch in batches] == [WINDOW, WINDOW, WINDOW, 3], "no more are held at once"
+
+    run(main())
+
+
+def test_one_that_does_not_come_ends_the_reading_and_leaves_nothing_behind(run: Run) -> None:
+    async def main() -> None:
+        bus = Counting(2 * WINDOW, broken=WINDOW + 2)
+        log = PolicyLog(bus, SUBJECTS)  # type: ignore[arg-type]  # a bus as far as the log sees
+        batches = log.batches(0, bus.last)
+        assert [sequence for sequence, _ in await anext(batches)] == list(range(1, WINDOW + 1))
+        with pytest.raises(LogUnavailable, match="BM3101"):
+            await anext(batches)
+        assert bus.under_way == 0
 
     run(main())

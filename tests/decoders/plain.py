@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from functools import partial
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from busmesh.bus.client import Client
 from busmesh.bus.denial import Denial
 from busmesh.bus.jwt import claims_of
 from busmesh.bus.messages import Message, is_no_responders, parse_headers
+from busmesh.bus.options import BusOptions
 from busmesh.bus.parser import Parser
 from busmesh.bus.policylog import PolicyLog, TrustLog
 from busmesh.bus.server import told
@@ -76,6 +78,8 @@ def _denial(data: bytes) -> object:
 class _Answering:
     """A bus on which every question gets the same answer."""
 
+    options = BusOptions((), "answering", "inbox")
+
     def __init__(self, payload: bytes) -> None:
         self._answer = Message("", payload)
         self._left = 12
@@ -89,13 +93,17 @@ class _Answering:
 
 def _log(kind: type[PolicyLog], data: bytes) -> object:
     log = kind(cast(Bus, _Answering(data)), SUBJECTS)
-    taken = None
-    for work in (log.last(), log.read(0, 3), log.ensure(), log.append(b"x", 1)):
-        try:
-            taken = driven(work) or taken
-        except BusmeshError:
-            continue
-    return taken
+
+    async def use() -> object:
+        taken = None
+        for work in (log.last(), log.read(0, 3), log.ensure(), log.append(b"x", 1)):
+            try:
+                taken = await work or taken
+            except BusmeshError:
+                continue
+        return taken
+
+    return asyncio.run(use())
 
 
 # -- telemetry -----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -12,13 +13,15 @@ from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import Error
 
 from busmesh.bus.bus import Bus
+from busmesh.bus.jwt import claims_of
 from busmesh.bus.login import Credentials, Login
 from busmesh.bus.options import BusOptions
 from busmesh.errors import Denied
-from busmesh.identity.store import read_join_ticket
+from busmesh.identity.store import Home, operator_login, read_join_ticket
 from busmesh.names import Subjects
 from tests.e2e.test_split import VIRTUAL_SERVICE
 from tests.support.bus import NatsServer
@@ -61,6 +64,8 @@ FOREIGN_PUBLISHES = [
     f"{ROOT}.roll",
     f"{ROOT}.authority.enrol",
     # ... to JetStream, its key-value buckets and the server itself
+    f"$JS.API.STREAM.INFO.{STREAM}",
+    f"$JS.API.STREAM.MSG.GET.{STREAM}",
     f"$JS.API.STREAM.DELETE.{STREAM}",
     f"$JS.API.STREAM.PURGE.{STREAM}",
     f"$JS.API.STREAM.UPDATE.{STREAM}",
@@ -138,10 +143,10 @@ OWN_PUBLISHES = [
     f"{ROOT}.inbox._operator-root.busmesh-1.0123456789abcdef.0123456789abcdef.orders-0",
     f"{ROOT}.relay.shopper-0.1",
     f"{ROOT}.authority.renew",
-    f"$JS.API.STREAM.INFO.{STREAM}",
-    f"$JS.API.STREAM.MSG.GET.{STREAM}",
-    f"$JS.API.STREAM.INFO.{TRUST_STREAM}",
-    f"$JS.API.STREAM.MSG.GET.{TRUST_STREAM}",
+    f"{ROOT}.logs.STREAM.INFO.{STREAM}",
+    f"{ROOT}.logs.STREAM.MSG.GET.{STREAM}",
+    f"{ROOT}.logs.STREAM.INFO.{TRUST_STREAM}",
+    f"{ROOT}.logs.STREAM.MSG.GET.{TRUST_STREAM}",
 ]
 OWN_SUBSCRIPTIONS = [
     f"{ROOT}.inbox.orders-0.>",
@@ -182,6 +187,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         orders = mesh.instance("orders", "orders-0")
         shopper = mesh.agent("shopper", "shopper-0", "--upstreams", "orders")
         mesh.publish(VIRTUAL_SERVICE, options=("--allow-dangling",))
+        mesh.run("identity", "revoke", "spiffe://local/ns/default/svc/orders/i/orders-9")
         stolen = folder / "stolen.creds"
         shutil.copy(mesh.home / "agents" / "orders-0" / "bus.creds", stolen)
         yield Stage(mesh, server, orders, shopper, stolen)
@@ -253,6 +259,78 @@ def test_what_is_not_its_own_is_denied(stage: Stage) -> None:
     assert subscribed == {subject.lower() for subject in FOREIGN_SUBSCRIPTIONS}
     assert works(stage)
     assert stage.shopper.page("/policies")["revision"] == 1
+
+
+# -- both logs ------------------------------------------------------------------------------------------
+
+LOGS = {f"{ROOT}.policy.revision": STREAM, f"{ROOT}.trust.entry": TRUST_STREAM}
+READING = [f"STREAM.{verb}.{stream}" for verb in ("INFO", "MSG.GET") for stream in LOGS.values()]
+
+
+@pytest.fixture
+def thieves(stage: Stage, tmp_path: Path) -> dict[str, Path]:
+    """Return a stolen login of each role that may not write to the logs, an operator's half one included."""
+    observer, newcomer, operator = (tmp_path / f"{who}.creds" for who in ("observer", "newcomer", "operator"))
+    stage.mesh.run("bus", "login", "thief", "--file", str(observer), bus=False)
+    ticket = read_join_ticket(stage.mesh.home / "join-token")
+    assert ticket.credentials is not None
+    newcomer.write_text(ticket.credentials.reveal())
+    held = operator_login(Home(stage.mesh.home))
+    assert held is not None
+    operator.write_text(Credentials(held.key, held.jwt).reveal())
+    return {"agent": stage.stolen, "observer": observer, "newcomer": newcomer, "operator": operator}
+
+
+def granted(creds: Path) -> list[str]:
+    """Return a subject for each that a login may publish to."""
+    nats = claims_of(Credentials.parse(creds.read_text()).jwt)["nats"]
+    return [subject.replace("*", "x").replace(">", "x") for subject in nats["pub"]["allow"]]
+
+
+@pytest.mark.parametrize("log", LOGS)
+@pytest.mark.parametrize("role", ["agent", "observer", "newcomer", "operator"])
+def test_no_stolen_login_gets_anything_into_a_log(
+    stage: Stage, thieves: dict[str, Path], role: str, log: str
+) -> None:
+    """Whatever it may publish, by each reply subject and header that has the server publish."""
+    creds, before = thieves[role], streams(stage.server)
+    assert set(before) == set(LOGS.values()), "the logs are there"
+    may = granted(creds)
+    asking = [subject for subject in may if subject.endswith(tuple(READING))]
+    question = json.dumps({"seq": 1}).encode()
+
+    async def attack() -> tuple[int, Rogue]:
+        heard: list[Msg] = []
+
+        async def hear(message: Msg) -> None:
+            heard.append(message)
+
+        async with rogue(stage.server.url, stage.stolen) as witness, rogue(stage.server.url, creds) as thief:
+            await witness.client.subscribe(log, cb=hear)
+            await settled(witness.client)
+            for subject in may:
+                await thief.client.publish(subject, question, reply=log)
+                await thief.client.publish(subject, question, headers={"Nats-Trace-Dest": log})
+                for through in (*asking, "$JS.API.STREAM.CREATE.MINE", "_R_.x", "$JS.ACK.x"):
+                    await thief.client.publish(subject, question, reply=through)
+            await thief.client.publish(log, b"junk")
+            await settled(thief.client)
+            for _ in range(500):
+                if sum(b"io.nats.jetstream.api" in message.data for message in heard) >= len(asking):
+                    break
+                await asyncio.sleep(0.01)
+            return sum(b"io.nats.jetstream.api" in message.data for message in heard), thief
+
+    answered, thief = asyncio.run(attack())
+    if role == "newcomer":
+        assert answered == 0
+    else:
+        assert answered == len(READING), (
+            "JetStream answered at the subject of the log, and not in its account"
+        )
+    assert log in thief.denials("publish")
+    assert streams(stage.server) == before
+    assert "for nothing" not in stage.mesh.run("policy", "history").stderr
 
 
 def test_what_an_agent_needs_is_not_denied(stage: Stage) -> None:

@@ -12,6 +12,7 @@ from queue import Queue
 import pytest
 
 from busmesh.bus.messages import Message
+from busmesh.bus.options import BusOptions
 from busmesh.bus.policylog import LogUnavailable, PolicyLog
 from busmesh.names import Subjects
 from tests.security.rogue import Rogue
@@ -107,6 +108,8 @@ def reconnect(bus: NatsServer, agent: Instance) -> None:
 
 class Liar:
     """A bus on which somebody else answers first."""
+
+    options = BusOptions((), "liar", "inbox")
 
     def __init__(self, answer: object) -> None:
         self._answer = json.dumps(answer).encode()
