@@ -10,11 +10,12 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from busmesh.relay.client.answers import Answer, reason_of
-from busmesh.relay.client.listener import Listener
+from busmesh.relay.client.listener import Listener, bind
 from busmesh.relay.client.refusals import Limits
 from busmesh.relay.client.request import Request
 
@@ -63,7 +64,10 @@ class Admin:
         self._listener = Listener(self._handle, limits=_LIMITS)
 
     async def start(self, port: int) -> tuple[str, int]:
-        return await self._listener.start(self._host, port)
+        return await self.serve(bind(self._host, port))
+
+    async def serve(self, bound: socket.socket) -> tuple[str, int]:
+        return await self._listener.serve(bound)
 
     def _handle(self, request: Request) -> None:
         if not self._knows(request.authority):

@@ -34,6 +34,7 @@ from busmesh.identity.store import AgentHome
 from busmesh.identity.ticket import JoinTicket
 from busmesh.members.announcement import State
 from busmesh.names import SpiffeId, Subjects
+from busmesh.relay.client.listener import bind
 from busmesh.telemetry.metrics import Registry
 
 #: A person has to look first; starting it is what says that somebody did.
@@ -96,6 +97,11 @@ class Agent:
             raise UsageError(
                 "this system cannot spread connections over processes", code="BM3208", hint="set workers: 1"
             )
+        # First of all: a port that is taken must cost neither an enrolment nor a wait for the bus.
+        outbound = self._take_address(
+            "outbound", self.definition.outbound, shared=self.definition.workers > 1
+        )
+        admin = self._take_address("admin", self.definition.admin)
         self._ends.push_async_callback(self._bus.close)
         await self._make_plane(patience)
         self._ends.push_async_callback(self.plane.close)
@@ -104,7 +110,7 @@ class Agent:
         self.plane.policies.load()
         await self.plane.start(self._supervisor)
         await self.control.start(self._supervisor)
-        await self._listen()
+        await self._listen(outbound, admin)
         self._require()
         self._ends.push_async_callback(self._say_good_bye)
         memory.keep_blocks()
@@ -126,16 +132,24 @@ class Agent:
             await self._enroller.enrol_anew(identity, patience=patience)
             await show_login(self._bus)
 
-    async def _listen(self) -> None:
+    def _take_address(self, what: str, address: str, *, shared: bool = False) -> socket.socket:
         try:
-            await self.plane.listen(*split_address(self.definition.outbound))
+            bound = bind(*split_address(address), shared=shared)
+        except OSError as error:
+            raise _address_error(what, address, error) from None
+        self._ends.callback(bound.close)
+        return bound
+
+    async def _listen(self, outbound: socket.socket, admin_socket: socket.socket) -> None:
+        try:
+            await self.plane.listen(outbound)
         except OSError as error:
             raise _address_error("outbound", self.definition.outbound, error) from None
-        host, port = split_address(self.definition.admin)
+        host, _ = split_address(self.definition.admin)
         pages = pages_of(self.plane, self.control, self._supervisor, self.readiness, self.drain_requested.set)
         admin = Admin(pages, host)
         try:
-            self.admin_address = await admin.start(port)
+            self.admin_address = await admin.serve(admin_socket)
         except OSError as error:
             raise _address_error("admin", self.definition.admin, error) from None
         self._ends.push_async_callback(admin.close)

@@ -7,6 +7,7 @@ first process and by that process in a worker.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 
@@ -198,13 +199,13 @@ class DataPlane:
         for service in self.process.definition.upstreams:
             self.upstreams.upstream(ServiceName.parse(service))
 
-    async def listen(self, host: str, port: int) -> None:
-        """Take requests of the application.
+    async def listen(self, bound: socket.socket) -> None:
+        """Take requests of the application at an address that was bound before.
 
         Raises:
-            OSError: the address is in use or not ours.
+            OSError: somebody else has begun to listen there since.
         """
-        self.outbound_address = await self.listener.start(host, port, shared=self.process.shared)
+        self.outbound_address = await self.listener.serve(bound)
 
     async def leave(self) -> None:
         """Hear no more requests: from here on the bus answers in this process's place, at once."""

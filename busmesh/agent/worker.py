@@ -26,6 +26,7 @@ from busmesh.agent.setup import Setup
 from busmesh.decide.share import PERIOD_S
 from busmesh.decide.sharereport import parse_report
 from busmesh.errors import BusmeshError
+from busmesh.relay.client.listener import bind
 from busmesh.telemetry.metrics import Registry
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class Worker:
         bus.on_connection(lambda standing: self._tell("bus", standing))
         await bus.settled()
         await self._told.wait()
-        await self._plane.listen(*self._address)
+        await self._plane.listen(bind(*self._address, shared=True))
         memory.keep_blocks()
         memory.settle()
         self._report()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -14,6 +15,34 @@ from busmesh.relay.outbox import Outbox
 
 #: Connections that the system takes before this process has.
 BACKLOG = 1024
+
+
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """Take an address without listening there yet: who connects meanwhile is refused and does not hang.
+
+    Args:
+        host: an address, or a name that is looked up.
+        port: 0 for any free one.
+        shared: other processes of this user may have it as well, and the system spreads connections over
+            those that listen (``SO_REUSEPORT``).
+
+    Raises:
+        OSError: somebody listens there, or the address is not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family)
+    try:
+        if os.name == "posix":  # on Windows it would let two have one port
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family is socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind((host, port))
+    except BaseException:
+        bound.close()
+        raise
+    return bound
 
 
 class Listener:
@@ -43,20 +72,22 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
-    async def start(self, host: str, port: int, *, shared: bool = False) -> tuple[str, int]:
-        """Listen; return the address that was bound (port 0: any free one).
-
-        Args:
-            shared: other processes of this user may listen at the port as well, and the system spreads
-                connections over them (``SO_REUSEPORT``).
+    async def start(self, host: str, port: int) -> tuple[str, int]:
+        """Bind and listen; return the address that was bound (port 0: any free one).
 
         Raises:
             OSError: the address is in use or not ours.
         """
+        return await self.serve(bind(host, port))
+
+    async def serve(self, bound: socket.socket) -> tuple[str, int]:
+        """Listen at an address that was taken before, and that is closed with this; return it.
+
+        Raises:
+            OSError: somebody else has begun to listen there since.
+        """
         loop = asyncio.get_running_loop()
         # By a socket of our own: the loop would look a name up by a codec that takes 1 MiB of memory.
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        bound = socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=shared)
         self._server = await loop.create_server(lambda: Connection(self), sock=bound, backlog=BACKLOG)
         self._sweep()
         address = bound.getsockname()
