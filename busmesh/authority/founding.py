@@ -55,7 +55,7 @@ def found(home: Home, mesh: str, operator: str, now: float) -> None:
         home.save_operator(ca.issue_svid(SpiffeId(mesh, operator=operator), now))
         log.info("operator %s: made an identity", operator)
     renew_operators(home, ca, now)
-    _join_token(home, mesh)
+    _join_token(home, mesh, now)
 
 
 def renew_operators(home: Home, ca: CertificateAuthority, now: float) -> None:
@@ -126,7 +126,7 @@ def _root(home: Home, mesh: str, now: float) -> CertificateAuthority:
     return ca
 
 
-def _join_token(home: Home, mesh: str) -> None:
+def _join_token(home: Home, mesh: str, now: float) -> None:
     try:
         if home.join_token().id in home.grants():
             return
@@ -134,5 +134,5 @@ def _join_token(home: Home, mesh: str) -> None:
     except NotFound:
         log.info("made a join token")
     join_token = JoinToken.generate(mesh)
-    home.save_grant(Grant(join_token))
+    home.save_grant(Grant(join_token, created=now, description="made with the mesh"))
     home.save_join_token(join_token)

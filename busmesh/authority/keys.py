@@ -72,6 +72,7 @@ class Keys:
         grants = self._home.grants()
         bundle = self._home.trust(self._id.mesh)
         ca = self._home.authority(self._id.mesh)
+        self._tell_changes(grants)
         self.grants = grants
         self._read_accounts()
         if bundle != self.bundle and bundle.version >= self.bundle.version:
@@ -81,6 +82,16 @@ class Keys:
             self.ca = ca
             log.info("the root was replaced: issuing by another from now on")
             self._issue_own(time.time())
+
+    def _tell_changes(self, grants: Mapping[str, Grant]) -> None:
+        for token_id in sorted(self.grants.keys() | grants.keys()):
+            before, after = self.grants.get(token_id), grants.get(token_id)
+            if after is None:
+                log.info("join token %s was withdrawn: it lets nobody in any more", token_id)
+            elif after != before:
+                what = "made" if before is None else "changed"
+                whom = f"{after.service} in {after.namespace}"
+                log.info("join token %s was %s: it lets in %s", token_id, what, whom)
 
     def keep_trust(self) -> None:
         """Store the bundle that the trust log brought, unless the home has a newer one."""

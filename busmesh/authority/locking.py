@@ -6,6 +6,7 @@ logins, and the newcomers', which travels with the join token.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import ipaddress
 import logging
@@ -29,7 +30,9 @@ from busmesh.bus.serverconfig import TlsFiles
 from busmesh.errors import NotFound, UsageError
 from busmesh.identity import files
 from busmesh.identity.ca import CertificateAuthority, issue_server_certificate
+from busmesh.identity.jointoken import Grant
 from busmesh.identity.store import Home
+from busmesh.identity.svid import Svid
 from busmesh.names import Subjects
 
 log = logging.getLogger(__name__)
@@ -83,29 +86,39 @@ def grant_logins(home: Home, mesh: str, accounts: BusAccounts) -> None:
     Raises:
         IdentityError: something in the home cannot be trusted or read.
     """
-    subjects = Subjects(mesh)
     for name in home.operators():
-        until = home.operator(name).not_after
-        held = home.login("operator", name)
+        svid = home.operator(name)
+        until, held = svid.not_after, home.login("operator", name)
         if not (_good(held, accounts.account_id, until) and _good(held.writing, accounts.logs.public, until)):
-            login = accounts.credentials(
-                f"operator {name}",
-                operator_permissions(subjects, name),
-                expires=until,
-                writing=writer_permissions(subjects, "operator", name),
-            )
-            home.save_login("operator", name, login)
+            home.save_login("operator", name, operator_credentials(accounts, svid))
             log.info("operator %s: made a login to the bus", name)
     ticket = home.join_ticket()
     grant = home.grants().get(ticket.token.id)
     if grant is not None and not _good(ticket.credentials, accounts.account_id, None):
-        made = accounts.credentials(
-            f"newcomer {ticket.token.id}",
-            newcomer_permissions(subjects, ticket.token.id),
-            expires=grant.expires,
-            key=ticket.token.bus_key(),
-        )
-        home.save_join_ticket(dataclasses.replace(ticket, login=made.jwt))
+        home.save_join_ticket(dataclasses.replace(ticket, login=newcomer_login(accounts, grant)))
+
+
+def operator_credentials(accounts: BusAccounts, svid: Svid) -> Credentials:
+    """Return a login for the operator whose SVID this is; it ends when that does."""
+    name, subjects = svid.id.operator, Subjects(svid.id.mesh)
+    return accounts.credentials(
+        f"operator {name}",
+        operator_permissions(subjects, name),
+        expires=svid.not_after,
+        writing=writer_permissions(subjects, "operator", name),
+    )
+
+
+def newcomer_login(accounts: BusAccounts, grant: Grant) -> str:
+    """Return the JWT by which the holder of a join token logs in; it ends when the token does."""
+    token = grant.token
+    made = accounts.credentials(
+        f"newcomer {token.id}",
+        newcomer_permissions(Subjects(token.mesh), token.id),
+        expires=grant.expires,
+        key=token.bus_key(),
+    )
+    return made.jwt
 
 
 def authority_login(home: Home, mesh: str, name: str) -> Credentials | None:
@@ -125,7 +138,25 @@ def authority_login(home: Home, mesh: str, name: str) -> Credentials | None:
     )
 
 
-def observer_login(home: Home, mesh: str, name: str, until: float, file: Path | None = None) -> Path:
+def hand_out(home: Home, mesh: str, place: Home) -> None:
+    """Put into another home what a command there needs beside keys and logins: roots, bus and mesh.
+
+    Args:
+        home: of the authority.
+        mesh: the mesh's name.
+        place: for somebody else; made with mode 0700 if missing.
+
+    Raises:
+        IdentityError: something in ``home`` cannot be trusted or read, or others may look into ``place``.
+    """
+    place.save_trust(home.trust(mesh))
+    with contextlib.suppress(NotFound):  # whoever uses it says by flags where the bus is
+        place.save_context(home.context())
+
+
+def observer_login(
+    home: Home, mesh: str, name: str, until: float, *, file: Path | None = None, place: Home | None = None
+) -> Path:
     """Make a login for somebody who only looks; return its file.
 
     Args:
@@ -134,6 +165,7 @@ def observer_login(home: Home, mesh: str, name: str, until: float, file: Path | 
         name: whose it is.
         until: when it ends, unix seconds.
         file: where it goes instead of the home.
+        place: a home for who only looks, to be copied to another machine whole; it gets the login.
 
     Raises:
         NotFound: the bus is not locked.
@@ -142,6 +174,9 @@ def observer_login(home: Home, mesh: str, name: str, until: float, file: Path | 
     accounts = home.bus_accounts()
     permissions = observer_permissions(Subjects(mesh), name)
     made = accounts.credentials(f"observer {name}", permissions, expires=until)
+    if place is not None:
+        hand_out(home, mesh, place)
+        return place.save_login("observer", name, made)
     if file is None:
         return home.save_login("observer", name, made)
     files.write(file, made.reveal().encode(), anywhere=True)

@@ -133,32 +133,54 @@ def config(
 @click.option(
     "--file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write it there.  [default: observer/NAME.creds in the home]",
+    help="Write the login alone there, for tools of NATS.  [default: observer/NAME.creds in the home]",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Home to write it to, with the way to the bus and the roots, for another machine.",
 )
 @mesh_option
 @home_option
 @log_option()
-def login(name: str, lifetime: float, file: Path | None, mesh: str | None, home: Path | None) -> None:
+def login(
+    name: str, lifetime: float, file: Path | None, out: Path | None, mesh: str | None, home: Path | None
+) -> None:
     """Make a login for somebody who only looks: roll call, policies in force, telemetry.
 
-    Run it in the home of the authority, and hand over the file that it names, with trust.crt; commands take
-    it by --creds, and so do the tools of NATS.
+    Run it in the home of the authority. With --out the folder is all that another machine needs: copy it
+    there, and name it by --home. A --file is the login alone, for the tools of NATS: `nats --creds FILE`.
 
     \b
     Examples:
-      busmesh bus login grafana --for 30d
-      busmesh services --bus URL --creds grafana.creds --tls-ca trust.crt
+      busmesh bus login board --out ./for-board
+      busmesh services --home ./for-board
+      busmesh bus login grafana --for 30d --file grafana.creds
     """
     context = resolve(home, mesh=mesh)
+    if file is not None and out is not None:
+        raise UsageError("--file is for the login alone, --out for a whole home: take one", code="BM3016")
+    place = Home(out) if out is not None else None
     try:
-        path = observer_login(context.home, context.mesh, name, time.time() + lifetime, file)
+        path = observer_login(
+            context.home, context.mesh, name, time.time() + lifetime, file=file, place=place
+        )
     except NotFound:
         raise NotFound(
             f"{context.home.path} does not hold the keys of a locked bus",
             code="BM3014",
             hint="`busmesh up` and `busmesh bus config` make them; name the home of the authority: --home",
         ) from None
-    click.echo(json.dumps({"login": name, "file": str(path.absolute())}))
+    made = {"login": name, "file": str(path.absolute())}
+    click.echo(json.dumps(made if out is None else made | {"home": str(out.absolute())}))
+    if out is not None:
+        tell_person(
+            "",
+            f"Copy the folder to the other machine (`scp -rp` keeps its mode), and there:  {out}",
+            "",
+            f"  busmesh services --home {out.name}",
+            "",
+        )
 
 
 def _remember(home: Home, mesh: str, url: str, *, mesh_tls: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -41,6 +42,15 @@ class Duration(click.ParamType[float]):
         if length < self._least:
             self.fail(f"at least {self._least:g}s: {self._why}", param, ctx)
         return length
+
+
+class DurationOrNever(Duration):
+    """The same, or ``never``, which is infinitely long."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if str(value).lower() in ("never", "inf"):
+            return math.inf
+        return super().convert(value, param, ctx)
 
 
 def _read(text: str) -> float | None:

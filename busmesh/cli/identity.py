@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from busmesh.authority.locking import hand_out, operator_credentials
 from busmesh.cli.context import Context, context_options, run
 from busmesh.cli.duration import Duration
 from busmesh.cli.figures import age, counted, rfc3339
@@ -18,6 +19,7 @@ from busmesh.cli.operator import Desk, desk
 from busmesh.cli.output import Column, Output, output_option, show
 from busmesh.cli.revoking import revoke
 from busmesh.cli.rotating import drill, rotate
+from busmesh.cli.tokens import token as token_group
 from busmesh.errors import IdentityError, NotFound, UsageError
 from busmesh.identity.alarms import THRESHOLDS, late, threshold
 from busmesh.identity.profile import BACKDATE_S
@@ -45,7 +47,7 @@ _COLUMNS = (
 
 @click.group()
 def identity() -> None:
-    """Roots, SVIDs and revocations."""
+    """Roots, SVIDs, join tokens and revocations."""
 
 
 # -- looking ------------------------------------------------------------------------------------------
@@ -209,6 +211,7 @@ def issue(
 
     With --namespace or --kind only those; agents refuse what is out of this scope, whoever is asked for it.
     It needs the root, so it runs in the home of the authority. Workloads join by themselves, by join token.
+    With --out the folder is all that another machine needs: copy it there, and name it by --home.
 
     \b
     Examples:
@@ -226,10 +229,10 @@ def issue(
     )
     place = context.home if out is None else Home(out)
     place.save_operator(svid)
+    with contextlib.suppress(NotFound):  # the bus asks nobody for a login
+        place.save_login("operator", operator, operator_credentials(context.home.bus_accounts(), svid))
     if out is not None:
-        place.save_trust(context.home.trust(context.mesh))
-        with contextlib.suppress(NotFound):
-            place.save_context(context.home.context())
+        hand_out(context.home, context.mesh, place)
     limits = "" if scope.everything else f", {scope}"
     click.echo(f"{svid.id}{limits}, until {rfc3339(svid.not_after)}: {place.path / 'operator'}")
 
@@ -252,6 +255,7 @@ def _scope(namespaces: Collection[str], kinds: Collection[str]) -> Scope:
     )
 
 
+identity.add_command(token_group)
 identity.add_command(revoke)
 identity.add_command(rotate)
 identity.add_command(drill)

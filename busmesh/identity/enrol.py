@@ -53,12 +53,13 @@ class Refusal(StrEnum):
     TAKEN = "taken"
 
 
+_ANOTHER = "get another from the home of the authority: busmesh identity token create"
 _EXPLAINED: Mapping[str, tuple[str, str]] = {
     Refusal.CLOCK: ("the clocks differ by more than 60 s", "set both machines' clocks"),
     Refusal.REPLAYED: ("the request arrived twice", "start the agent again"),
     Refusal.BUSY: ("the authority has too many requests to remember", "try again in a minute"),
-    Refusal.EXPIRED: ("the join token has expired", "ask the mesh's operator for a new one"),
-    Refusal.FORBIDDEN: ("the join token is not for this service", "ask the mesh's operator for one that is"),
+    Refusal.EXPIRED: ("the join token has expired", _ANOTHER),
+    Refusal.FORBIDDEN: ("the join token is not for this service", _ANOTHER),
     Refusal.REVOKED: ("it was revoked a moment ago", "try again in a minute"),
     Refusal.TAKEN: ("another service has an instance of this name", "choose another with --instance"),
     Refusal.INVALID: ("the signing request does not prove a P-256 key", "check both versions of busmesh"),
@@ -206,7 +207,7 @@ class Enrolment:
             raise IdentityError(
                 f"the mesh refused to enrol {self._id}",
                 code="BM4203",
-                hint=f"the authority does not know join token {self._token.id}: get a new token file",
+                hint=f"the authority does not know join token {self._token.id}, or no more; {_ANOTHER}",
             )
         if not hmac.compare_digest(
             mac, _reply_mac(self._token, self._nonce, status, certificate, roots, login)
@@ -309,7 +310,7 @@ def _revoked(spiffe_id: SpiffeId, verifier: Verifier | None, now: float) -> bool
 def _refusal(grant: Grant, nonce: bytes, sent: float, now: float, seen: SeenNonces) -> Refusal | None:
     if abs(now - sent) > REPLAY_WINDOW_S:
         return Refusal.CLOCK
-    if grant.expires is not None and now >= grant.expires:
+    if grant.over(now):
         return Refusal.EXPIRED
     return seen.check(nonce, sent + REPLAY_WINDOW_S, now)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import re
 import secrets
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -25,6 +26,30 @@ _SECRET_BYTES = 32
 _MAX_TEXT = 256
 MAC_BYTES = 32
 REQUEST, REPLY = b"enrol.request", b"enrol.reply"
+_PATTERN = re.compile(r"[a-z0-9*-]{1,63}")
+
+
+def pattern(text: str, what: str) -> str:
+    """Return ``text`` if it is a name in which ``*`` may stand for any number of characters.
+
+    Raises:
+        InvalidName: anything else (code BM4211).
+    """
+    if _PATTERN.fullmatch(text) is None:
+        raise InvalidName(
+            f"{what} {text[:80]!r} is neither a name nor a pattern of names",
+            code="BM4211",
+            hint="use a-z, 0-9 and '-', and * for any number of characters: orders, shop-*, *",
+        )
+    return text
+
+
+def within(narrow: str, wide: str) -> bool:
+    """Say whether whatever the pattern ``narrow`` matches, ``wide`` matches too.
+
+    A ``*`` in ``narrow`` can only be matched by one in ``wide``, so comparing the text settles it.
+    """
+    return fnmatchcase(narrow, wide)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +125,20 @@ class Grant:
         service: pattern of service names (``*``, ``orders``, ``shop-*``).
         namespace: pattern of namespaces.
         expires: unix seconds from which on it lets nobody in; None is never.
+        created: unix seconds; None if nobody wrote it down.
+        description: for whom it was made, for people who look through the list.
     """
 
     token: JoinToken
     service: str = "*"
     namespace: str = "*"
     expires: float | None = None
+    created: float | None = None
+    description: str = ""
+
+    def over(self, now: float) -> bool:
+        """Say whether it lets nobody in any more, by its age."""
+        return self.expires is not None and now >= self.expires
 
     def allows(self, spiffe_id: SpiffeId) -> bool:
         """Say whether the holder may become ``spiffe_id``: a workload of the mesh within the patterns."""

@@ -17,6 +17,7 @@ replaced at once; the ``.crt`` beside it is for people and tools.
     operator/<name>.creds             the logins of that operator, to the mesh and to its logs
     observer/<name>.creds             the login of who only looks
     join-token                        lets local agents in
+    tokens/<token>                    join tokens for others, until somebody takes them there
     context.json                      bus URL and mesh name, for commands without flags
     trust.crt                         the roots
     trust/                            the authority's copy of the trust log
@@ -236,9 +237,12 @@ class Home:
 
     def grants(self) -> dict[str, Grant]:
         """Return what each join token allows, by the token's id; empty if there are none."""
-        found = sorted((self.path / "ca" / "grants").glob("*.json"))
-        grants = (_grant(path) for path in found)
-        return {grant.token.id: grant for grant in grants}
+        found = {}
+        for path in sorted((self.path / "ca" / "grants").glob("*.json")):
+            with contextlib.suppress(NotFound):  # withdrawn a moment ago
+                grant = _grant(path)
+                found[grant.token.id] = grant
+        return found
 
     def save_grant(self, grant: Grant) -> None:
         fields = asdict(grant) | {"token": grant.token.reveal()}
@@ -250,6 +254,19 @@ class Home:
     def delete_grant(self, token_id: str) -> None:
         """Forget a token: nobody joins with it any more; who has joined stays."""
         (self.path / "ca" / "grants" / f"{token(token_id, 'token')}.json").unlink(missing_ok=True)
+
+    def save_ticket(self, ticket: JoinTicket) -> Path:
+        """Keep a join token that is meant for another machine; return its file."""
+        path = self._ticket(ticket.token.id)
+        files.write(path, f"{ticket.reveal()}\n".encode())
+        return path
+
+    def delete_ticket(self, token_id: str) -> None:
+        """Forget the file that :meth:`save_ticket` wrote, if it is still here."""
+        self._ticket(token_id).unlink(missing_ok=True)
+
+    def _ticket(self, token_id: str) -> Path:
+        return self.path / "tokens" / token(token_id, "token")
 
     def bus_accounts(self) -> BusAccounts:
         """Return what signs logins to the bus of this mesh."""
@@ -386,7 +403,7 @@ def read_join_ticket(path: Path) -> JoinTicket:
         raise IdentityError(f"{path}: {error.message}", code="BM4503", hint=error.hint) from None
 
 
-def save_join_token(path: Path, join_token: JoinToken) -> None:
+def save_join_token(path: Path, join_token: JoinToken | JoinTicket) -> None:
     """Write a token file of mode 0600, to be carried to another machine."""
     files.write(path, f"{join_token.reveal()}\n".encode(), anywhere=True)
 
@@ -417,12 +434,14 @@ def _grant(path: Path) -> Grant:
     fields = _json(path, secret=True)
     text, expires = fields.get("token"), fields.get("expires")
     service, namespace = fields.get("service"), fields.get("namespace")
+    created, description = fields.get("created"), fields.get("description", "")
     if not (isinstance(text, str) and isinstance(service, str) and isinstance(namespace, str)):
         raise files.corrupt(path, "it lacks token, service or namespace")
-    if expires is not None and not isinstance(expires, int | float):
-        raise files.corrupt(path, "expires is not a number")
+    for name, value in (("expires", expires), ("created", created)):
+        if value is not None and not isinstance(value, int | float):
+            raise files.corrupt(path, f"{name} is not a number")
     with files.naming(path):
-        return Grant(JoinToken.parse(text), service, namespace, expires)
+        return Grant(JoinToken.parse(text), service, namespace, expires, created, str(description))
 
 
 def _json(path: Path, *, secret: bool = False) -> dict[str, Any]:

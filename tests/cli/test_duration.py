@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 
 import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from busmesh.cli.duration import Duration
+from busmesh.cli.duration import Duration, DurationOrNever
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,14 @@ def test_what_is_none(text: str) -> None:
 def test_too_short() -> None:
     with pytest.raises(click.BadParameter, match="at least 10s: there must be time"):
         Duration(10.0, "there must be time").convert("9s", None, None)
+
+
+def test_never_is_a_length_where_it_is_asked_for() -> None:
+    assert DurationOrNever(1.0).convert("never", None, None) == math.inf
+    assert DurationOrNever(1.0).convert("1h", None, None) == 3600.0
+    for convert, text in ((Duration().convert, "never"), (DurationOrNever(1.0).convert, "0s")):
+        with pytest.raises(click.BadParameter):
+            convert(text, None, None)
 
 
 @given(st.text(max_size=80))
