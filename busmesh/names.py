@@ -197,6 +197,7 @@ class Subjects:
         self.dry_run = f"{self.root}.policy.dryrun"
         self.enrol = f"{self.root}.authority.enrol"
         self.renew = f"{self.root}.authority.renew"
+        self.attendance = f"{self.root}.authority.attendance"
         self.roll_call = f"{self.root}.roll"
         self.policy_stream = f"BUSMESH_{mesh}_POLICY"
         self.trust = f"{self.root}.trust.entry"

@@ -11,6 +11,7 @@ from typing import Any
 
 from busmesh.actors.actor import Actor
 from busmesh.actors.supervisor import Supervisor
+from busmesh.authority.attendance import Attendance
 from busmesh.authority.desk import ENROL_COSTS, RATE_PER_S, RENEW_COSTS, Desk
 from busmesh.authority.hearing import HEAR_S, Hearing
 from busmesh.authority.keys import KeyKeeper, Keys
@@ -80,6 +81,7 @@ class Authority:
         self._also: list[Actor[Any]] = []
         self._subscriptions: list[int] = []
         self.keeper = KeyKeeper(self._keys)
+        self.attendance = Attendance(bus, self._subjects, self._keys)
         self.enrolments = Desk(
             "enrol",
             bus,
@@ -109,6 +111,7 @@ class Authority:
             # Another authority may have granted names since this one knew all of them.
             await asyncio.sleep(HEAR_S)
         await self._listen(self._subjects.enrol, self.enrolments.on_message)
+        await self._listen(self._subjects.attendance, self.attendance.on_question)
         log.info("%s answers on the bus", self.id)
 
     async def _listen(self, subject: str, handler: Handler) -> None:

@@ -31,12 +31,17 @@ STALE_S = 2.0
 RATE_PER_S = 500.0
 _LOG_RATE_PER_S, _LOG_BURST = 2.0, 20
 _INBOX_REST = rb"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
-_MAX_REPLY_SUBJECT = 256
+MAX_REPLY_SUBJECT = 256
 
 #: What a refusal costs of the work that an SVID is. An unproven enrolment costs one MAC, so a flood of junk
 #: takes nothing from who holds a token; an unproven renewal may cost the check of a signature.
 ENROL_COSTS: Mapping[Refusal, float] = {refusal: 0.0 for refusal in Refusal if refusal is not Refusal.INVALID}
 RENEW_COSTS: Mapping[Refusal, float] = {Refusal.DENIED: 0.2}
+
+
+def inbox_pattern(subjects: Subjects) -> re.Pattern[bytes]:
+    """Return what a reply subject must match as a whole: answers go to inboxes and nowhere else."""
+    return re.compile(re.escape(f"{subjects.root}.inbox.".encode()) + _INBOX_REST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,7 @@ class Desk(Actor[Request]):
     ) -> None:
         super().__init__(name)
         self._bus = bus
-        self._inbox = re.compile(re.escape(f"{subjects.root}.inbox.".encode()) + _INBOX_REST)
+        self._inbox = inbox_pattern(subjects)
         self._reply_to = answer
         self._costs = costs
         self._bucket = TokenBucket(rate, max(1.0, 2 * rate), time.monotonic())
@@ -88,7 +93,7 @@ class Desk(Actor[Request]):
         """Take a request from the bus, or drop it: too large, nowhere to answer to, too many waiting."""
         if len(payload) > MAX_REQUEST:
             self.counts["too large"] += 1
-        elif len(reply) > _MAX_REPLY_SUBJECT or self._inbox.fullmatch(reply) is None:
+        elif len(reply) > MAX_REPLY_SUBJECT or self._inbox.fullmatch(reply) is None:
             self.counts["no inbox"] += 1
         elif not self.mailbox.tell(Request(payload, reply.decode(), time.monotonic()), len(payload)):
             self.counts["overrun"] += 1

@@ -24,6 +24,7 @@ from nats.aio.client import Client as NatsClient
 from nats.aio.subscription import Subscription
 
 from busmesh.bus.parser import Parser
+from busmesh.bus.serverfacts import ServerFacts
 from busmesh.errors import RemoteProtocolError
 
 log = logging.getLogger(__name__)
@@ -109,6 +110,13 @@ class Client(NatsClient):
     def server_in_use(self) -> str:
         """``host:port`` of the server used or tried last."""
         return self._current_server.uri.netloc if self._current_server is not None else ""
+
+    @property
+    def facts(self) -> ServerFacts:
+        """What is known of the server and of the way to it; while connected."""
+        return ServerFacts.of(
+            self.server_in_use.rpartition("@")[2], self._server_info, self._stream_transport()
+        )
 
     def forgive_servers(self) -> None:
         """Forget failed tries: nats-py counts those of a server until it is that very one that answers."""

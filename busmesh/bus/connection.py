@@ -22,6 +22,7 @@ from busmesh.bus.client import Client
 from busmesh.bus.denial import Denial
 from busmesh.bus.handover import hand_over
 from busmesh.bus.options import BusOptions
+from busmesh.bus.serverfacts import ServerFacts
 from busmesh.errors import BusUnavailable, Denied
 
 log = logging.getLogger(__name__)
@@ -341,6 +342,15 @@ class Connection:
         if client is None or not self.connected:
             raise BusUnavailable("not connected to the bus", code="BM3003")
         return client
+
+    @property
+    def server(self) -> ServerFacts:
+        """The server in use.
+
+        Raises:
+            BusUnavailable: not connected.
+        """
+        return self._standing().facts
 
     @property
     def busy(self) -> bool:

@@ -75,6 +75,8 @@ class Denial:
         words = self.subject.split(".")
         if len(words) < 3 or words[0] != "busmesh":
             return _OTHERS
+        if words[2:] == ["authority", "attendance"]:
+            return _LOOKING
         if words[2] == "policy":
             if words[3:] in (["revision"], ["dryrun"]):
                 return _OPERATORS

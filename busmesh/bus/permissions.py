@@ -107,6 +107,7 @@ def authority_permissions(subjects: Subjects, name: str) -> Permissions:
             subjects.enrol,
             subjects.renew,
             subjects.all_members,
+            subjects.attendance,
             f"{subjects.role_inbox('authority', name)}.>",
         ),
     )
@@ -126,9 +127,9 @@ def writer_permissions(subjects: Subjects, role: str, name: str) -> Permissions:
 
 
 def observer_permissions(subjects: Subjects, name: str, *, role: str = "observer") -> Permissions:
-    """Return what who only looks may do: call the roll, read both logs, hear telemetry."""
+    """Return what who only looks may do: ask who is there, read both logs, hear telemetry."""
     return Permissions(
-        publish=(subjects.roll_call, *shared_logs(subjects).services.values()),
+        publish=(subjects.roll_call, subjects.attendance, *shared_logs(subjects).services.values()),
         subscribe=(
             f"{subjects.role_inbox(role, name)}.>",
             subjects.signals(),

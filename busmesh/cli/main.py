@@ -39,12 +39,13 @@ COMMANDS: Mapping[str, Entry] = {
     "bus": Entry("busmesh.cli.bus:bus", _START, "A NATS server of yours, locked for this mesh."),
     "agent": Entry("busmesh.cli.agent:agent", _START, "An agent next to a service."),
     "policy": Entry("busmesh.cli.policy:policy", _STEER, "Publish, check and look through policies."),
-    "identity": Entry("busmesh.cli.identity:identity", _STEER, "Roots, SVIDs and revocations."),
+    "identity": Entry("busmesh.cli.identity:identity", _STEER, "Roots, SVIDs, join tokens, revocations."),
     "authz": Entry("busmesh.cli.authz:authz", _LOOK, "Who may do what."),
     "services": Entry("busmesh.cli.show:services", _LOOK, "The services of the mesh."),
     "instances": Entry("busmesh.cli.show:instances", _LOOK, "The instances of a service."),
     "telemetry": Entry("busmesh.cli.telemetry:telemetry", _LOOK, "Subscribe to telemetry and print it."),
     "call": Entry("busmesh.cli.call:call", _LOOK, "Send one request through the mesh."),
+    "check": Entry("busmesh.cli.check:check", _LOOK, "What is wrong with the mesh, and what to do about it."),
     "version": Entry("busmesh.cli.version:version", _LOOK, "The version of busmesh."),
 }
 

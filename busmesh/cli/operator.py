@@ -25,10 +25,6 @@ from busmesh.operator.trusting import read_trust
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-#: What to do when nothing on the bus is by anybody whom the home trusts.
-OTHER_HOME = "is this the bus of another mesh? name the home that belongs to it: --home, BUSMESH_HOME"
-
-
 @dataclass(frozen=True, slots=True)
 class Desk:
     """Where an operator sits: the bus, the subjects of one mesh, and whose signatures count."""
@@ -59,7 +55,7 @@ async def desk(context: Context) -> AsyncIterator[Desk]:
         UsageError: the home belongs to another mesh (code BM2312).
         BusUnavailable: no server answered.
     """
-    verifier = _verifier(context)
+    verifier = home_verifier(context)
     async with connected(context) as bus:
         with contextlib.suppress(LogUnavailable, Denied):
             await read_trust(bus, context.subjects, verifier)
@@ -84,7 +80,14 @@ def _warn(what: str, remedy: str) -> None:
     click.echo(f"warning: {what}: busmesh identity {remedy}", err=True)
 
 
-def _verifier(context: Context) -> Verifier:
+def home_verifier(context: Context) -> Verifier:
+    """Return whom the home believes.
+
+    Raises:
+        NotFound: the home does not know the mesh's roots.
+        UsageError: the home belongs to another mesh (code BM2312).
+        IdentityError: its roots cannot be trusted or read.
+    """
     try:
         return Verifier(context.home.trust(context.mesh))
     except IdentityError:

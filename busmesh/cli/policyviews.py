@@ -13,11 +13,12 @@ from busmesh.bus.policylog import LogUnavailable, PolicyLog
 from busmesh.cli.context import Context, context_options, run
 from busmesh.cli.figures import age, counted, rfc3339
 from busmesh.cli.logs import log_option
-from busmesh.cli.operator import OTHER_HOME, Desk, desk
+from busmesh.cli.operator import Desk, desk
 from busmesh.cli.output import Column, Output, Row, output_option, show, show_again, watch_option
 from busmesh.cli.text import printable
 from busmesh.errors import NotFound
 from busmesh.members.announcement import Announcement
+from busmesh.operator.diagnosis.verdict import OTHER_HOME
 from busmesh.operator.history import History, read_history
 from busmesh.operator.rollcall import call_roll
 from busmesh.operator.status import AgentStatus, statuses

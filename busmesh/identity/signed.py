@@ -22,6 +22,8 @@ MAX_ENVELOPE = 64 * 1024
 #: A DER signature on P-256 has at most 72 bytes.
 _MAX_SIGNATURE = 80
 _MAX_TIME_MS = (1 << 53) - 1
+#: The code of the error for a message that was signed too long ago, or in the future.
+UNTIMELY = "BM4104"
 _PURPOSE = re.compile(r"[a-z][a-z0-9.-]{0,31}")
 
 
@@ -109,7 +111,7 @@ def _check_time(signed_at: float, now: float, max_age: float | None, purpose: st
         direction = "in the future" if age < 0 else "ago"
         raise IdentityError(
             f"a {purpose} message was signed {abs(age):.0f} s {direction}",
-            code="BM4104",
+            code=UNTIMELY,
             hint="compare the clocks of both machines",
         )
 

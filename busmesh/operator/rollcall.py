@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from busmesh.bus.bus import Bus
 from busmesh.errors import BusmeshError
-from busmesh.identity.signed import open_signed
+from busmesh.identity.signed import UNTIMELY, open_signed
 from busmesh.identity.verify import Verified, Verifier
 from busmesh.members.announcement import PURPOSE, Announcement, State, decode
 from busmesh.names import ServiceName, Subjects
@@ -31,11 +31,16 @@ class RollCall:
         members: one announcement for each instance, by service and instance.
         dropped: answers that proved nothing: forged, of others, malformed, too old, revoked.
         certificates: what each of them proved itself by.
+        told: when each of them signed its answer, by its own clock (unix seconds); at most an announcement's
+            interval before it was asked.
+        astray: how many of those dropped were so for their time: replayed, or of a clock that is off.
     """
 
     members: tuple[Announcement, ...]
     dropped: int = 0
     certificates: Mapping[tuple[ServiceName, str], Verified] = field(default_factory=dict, repr=False)
+    told: Mapping[tuple[ServiceName, str], float] = field(default_factory=dict, repr=False)
+    astray: int = 0
 
     def services(self) -> dict[ServiceName, list[Announcement]]:
         """Return the members by service."""
@@ -75,13 +80,15 @@ def read_answers(answers: Iterable[bytes], verifier: Verifier, now: float) -> Ro
     """
     newest: dict[tuple[ServiceName, str], Announcement] = {}
     certificates: dict[tuple[ServiceName, str], Verified] = {}
-    dropped = 0
+    told: dict[tuple[ServiceName, str], float] = {}
+    dropped = astray = 0
     for answer in answers:
         try:
             signed = open_signed(answer, PURPOSE, verifier, now, max_age=MAX_AGE_S)
             announced = decode(signed.body)
-        except BusmeshError:
+        except BusmeshError as error:
             dropped += 1
+            astray += error.code == UNTIMELY
             continue
         if not announced.is_by(signed.signer.id):
             dropped += 1
@@ -91,8 +98,9 @@ def read_answers(answers: Iterable[bytes], verifier: Verifier, now: float) -> Ro
         if known is None or _age(known) < _age(announced):
             newest[key] = announced
             certificates[key] = signed.signer
+            told[key] = signed.time_ms / 1000
     present = (member for _, member in sorted(newest.items()) if member.state is not State.LEFT)
-    return RollCall(tuple(present), dropped, certificates)
+    return RollCall(tuple(present), dropped, certificates, told, astray)
 
 
 def _age(announced: Announcement) -> tuple[int, int]:

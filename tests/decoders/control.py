@@ -27,13 +27,15 @@ from busmesh.identity.dryruns import open_dry_run
 from busmesh.identity.revisions import MAX_ENTRY
 from busmesh.identity.revisions import PURPOSE as REVISION
 from busmesh.identity.signed import open_signed
-from busmesh.members import acknowledgement, announcement, dryreport
+from busmesh.members import acknowledgement, announcement, dryreport, presence
 from busmesh.members.acknowledgement import Acknowledgement
 from busmesh.members.announcement import Announcement, Refused, State
 from busmesh.members.dryreport import Differing, DryReport
 from busmesh.members.load import Load
+from busmesh.members.presence import Presence
 from busmesh.names import SpiffeId
 from busmesh.operator.acknowledgements import Acknowledgements
+from busmesh.operator.attendance import read_presences
 from busmesh.operator.dryrun import Reports
 from busmesh.operator.rollcall import read_answers
 from busmesh.policy.compile import Caller
@@ -43,6 +45,7 @@ from busmesh.relay.destination.upstreams import Upstreams
 from tests.decoders import world
 from tests.decoders.decoder import Decoder
 from tests.decoders.world import (
+    AUTHORITY,
     NOW,
     OPERATOR,
     ORDERS,
@@ -149,6 +152,16 @@ def _roll(data: bytes) -> object:
     return read_answers([data], VERIFIER, NOW).members or None
 
 
+def _attending(data: bytes) -> object:
+    return read_presences([data], VERIFIER, NOW).authorities or None
+
+
+_PRESENCES = (
+    presence.encode(Presence(issues=True)),
+    presence.encode(Presence(issues=False, trust=3, revocations="a" * 64, software="1.0")),
+)
+
+
 def _revisions() -> list[Revision]:
     """Return a revision for each file of examples."""
     made = []
@@ -239,6 +252,14 @@ CONTROL = [
         _ANNOUNCED,
         ("operator.rollcall:read_answers",),
         signed(ORDERS_SVID, "member"),
+        "msgpack",
+    ),
+    Decoder(
+        "answer of an authority that is asked whether it is there",
+        _attending,
+        _PRESENCES,
+        ("operator.attendance:read_presences",),
+        signed(AUTHORITY, presence.PURPOSE),
         "msgpack",
     ),
     Decoder(

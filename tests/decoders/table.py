@@ -50,6 +50,7 @@ HANDLERS: dict[str, tuple[str, ...]] = {
     "agent.members:Members._on_member": ("announcement, as agents hear it",),
     "agent.namesake:Namesake.on_message": ("announcement, as the instance itself hears it",),
     "agent.registrar:Registrar.on_question": (),
+    "authority.attendance:Attendance.on_question": (),
     "authority.hearing:Hearing.on_message": ("announcement, as an authority hears it",),
     "authority.desk:Desk.on_message": ("enrolment request", "renewal request"),
     "bus.bus:Bus._on_answer": ("headers of a message",),

@@ -63,6 +63,7 @@ FOREIGN_PUBLISHES = [
     f"{ROOT}.trust.entry",
     f"{ROOT}.roll",
     f"{ROOT}.authority.enrol",
+    f"{ROOT}.authority.attendance",
     # ... to JetStream, its key-value buckets and the server itself
     f"$JS.API.STREAM.INFO.{STREAM}",
     f"$JS.API.STREAM.MSG.GET.{STREAM}",
@@ -118,6 +119,7 @@ FOREIGN_SUBSCRIPTIONS = [
     f"{ROOT}.policy.dryreport.*.*.*",
     f"{ROOT}.authority.enrol",
     f"{ROOT}.authority.renew",
+    f"{ROOT}.authority.attendance",
     "_INBOX.>",
     "$JS.API.>",
     "$JS.EVENT.>",

@@ -114,3 +114,13 @@ def test_a_mesh_without_agents_is_empty(nats_server: NatsServer, ca: Certificate
             assert roll.members == ()
 
     asyncio.run(main())
+
+
+def test_what_clocks_showed_and_which_were_so_far_off_that_they_do_not_count(
+    ca: CertificateAuthority,
+) -> None:
+    answers = [sealed(svid(ca, name), announced(name), at=NOW + off) for name, off in (("a", -0.5), ("b", 7))]
+    answers += [sealed(svid(ca, "c"), announced("c"), at=NOW + 60), sealed(svid(ca, "d"), announced("e"))]
+    roll = read_answers(answers, Verifier(ca.bundle), NOW)
+    assert {instance: told - NOW for (_, instance), told in roll.told.items()} == {"a": -0.5, "b": 7.0}
+    assert (roll.dropped, roll.astray) == (2, 1)
