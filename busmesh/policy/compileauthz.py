@@ -13,6 +13,7 @@ from busmesh.decide.authz.authenticate import Authenticator, Place
 from busmesh.decide.authz.authorizer import Authorizer
 from busmesh.decide.authz.facts import Condition
 from busmesh.decide.authz.paths import compatible
+from busmesh.decide.authz.pathsets import PathSets
 from busmesh.decide.authz.patterns import Patterns
 from busmesh.decide.authz.policy import AccessPolicy, CallerTest, Terms, spellings
 from busmesh.decide.match import Test
@@ -41,17 +42,34 @@ def compile_authorizer(
         labels: of the instance.
     """
     policies: list[AccessPolicy] = []
+    sets = _Sets()
     rules: list[tuple[str, JwtRule]] = []
     for document in documents:
         if not is_about(document, service, labels):
             continue
         if isinstance(document.spec, AuthorizationSpec):
-            policies.append(_policy(document, document.spec))
+            policies.append(_policy(document, document.spec, sets))
         elif isinstance(document.spec, RequestAuthenticationSpec):
             rules += [(str(document.key), rule) for rule in document.spec.jwt_rules]
     if not policies and not rules:
         return None
-    return Authorizer(policies, Authenticator(_places(rules)) if rules else None)
+    authenticator = Authenticator(_places(rules)) if rules else None
+    return Authorizer(policies, authenticator, PathSets(sets.in_order()))
+
+
+class _Sets:
+    """The sets of paths of all documents: each has a number, and the same one everywhere."""
+
+    __slots__ = ("_numbers",)
+
+    def __init__(self) -> None:
+        self._numbers: dict[Patterns, int] = {}
+
+    def number(self, patterns: Patterns) -> int:
+        return self._numbers.setdefault(patterns, len(self._numbers))
+
+    def in_order(self) -> list[Patterns]:
+        return list(self._numbers)
 
 
 def is_about(document: Document, service: ServiceName, labels: Mapping[str, str]) -> bool:
@@ -69,20 +87,20 @@ def is_about(document: Document, service: ServiceName, labels: Mapping[str, str]
     return all(carried.get(name) == value for name, value in wanted.items())
 
 
-def _policy(document: Document, spec: AuthorizationSpec) -> AccessPolicy:
+def _policy(document: Document, spec: AuthorizationSpec, sets: _Sets) -> AccessPolicy:
     strict = spec.action == "ALLOW"
     return AccessPolicy(
         name=str(document.key),
         action=spec.action,
-        rules=tuple(_rule(rule, document.key.namespace, strict=strict) for rule in spec.rules),
+        rules=tuple(_rule(rule, document.key.namespace, sets, strict=strict) for rule in spec.rules),
         dry_run=spec.dry_run,
     )
 
 
-def _rule(rule: AccessRule, namespace: str, *, strict: bool) -> policy.AccessRule:
+def _rule(rule: AccessRule, namespace: str, sets: _Sets, *, strict: bool) -> policy.AccessRule:
     return policy.AccessRule(
         sources=tuple(_source(entry.source, namespace) for entry in rule.sources),
-        operations=tuple(_operation(entry.operation, strict=strict) for entry in rule.operations),
+        operations=tuple(_operation(entry.operation, sets, strict=strict) for entry in rule.operations),
         when=_when(rule.when, namespace, strict=strict),
     )
 
@@ -109,21 +127,24 @@ def _source(source: Source, namespace: str) -> Terms:
     return Terms(tuple(caller), tuple(request), tokens=bool(request))
 
 
-def _operation(operation: Operation, *, strict: bool) -> Terms:
+def _operation(operation: Operation, sets: _Sets, *, strict: bool) -> Terms:
     request: list[Condition] = []  # the cheap ones first
     if operation.methods:
         request.append(facts.method_in(_test(operation.methods)))
     if operation.not_methods:
         request.append(facts.outside(facts.method_in(_test(operation.not_methods))))
+    within: int | None = None
     if operation.paths:
-        request.append(facts.path_in(_path_test(operation.paths, either_end=not strict)))
+        within = sets.number(_paths(operation.paths, either_end=not strict))
+        request.append(facts.path_in(within))
     if operation.not_paths:
-        request.append(facts.outside(facts.path_in(_path_test(operation.not_paths, either_end=strict))))
+        number = sets.number(_paths(operation.not_paths, either_end=strict))
+        request.append(facts.outside(facts.path_in(number)))
     request += [_hosts(operation.hosts, strict=strict)] if operation.hosts else []
     request += [facts.outside(_hosts(operation.not_hosts, strict=not strict))] if operation.not_hosts else []
     paths = bool(operation.paths or operation.not_paths)
     methods = bool(operation.methods or operation.not_methods)
-    return Terms((), tuple(request), paths=paths, methods=methods)
+    return Terms((), tuple(request), paths=paths, methods=methods, within=within)
 
 
 def _when(entries: Sequence[When], namespace: str, *, strict: bool) -> Terms:
@@ -193,8 +214,8 @@ _CALLER_KEYS: Mapping[str, Callable[[Sequence[str], str], CallerTest]] = {
 }
 
 
-def _path_test(texts: Sequence[str], *, either_end: bool) -> Test:
-    """Return the test that a reading of a path is among patterns.
+def _paths(texts: Sequence[str], *, either_end: bool) -> Patterns:
+    """Return the readings of paths that are among patterns.
 
     Args:
         texts: as documents write them.
@@ -211,7 +232,7 @@ def _path_test(texts: Sequence[str], *, either_end: bool) -> Test:
         exact |= {path + b"/" for path in exact}
         suffixes |= {path + b"/" for path in suffixes}
     prefixes = spelt(written.prefixes)
-    return Patterns(frozenset(exact), tuple(prefixes), tuple(suffixes), written.present).test()
+    return Patterns(frozenset(exact), tuple(sorted(prefixes)), tuple(sorted(suffixes)), written.present)
 
 
 def _hosts(texts: Sequence[str], *, strict: bool) -> Condition:

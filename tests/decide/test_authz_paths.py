@@ -14,7 +14,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from busmesh.decide.authz.paths import MAX_UNUSUAL, is_plain, readings
+from busmesh.decide.authz.paths import (
+    DECODINGS,
+    MAX_FOREIGN_READINGS,
+    MAX_PATH,
+    MAX_READINGS,
+    MAX_UNUSUAL,
+    compatible,
+    is_plain,
+    merged,
+    readings,
+    resolved,
+    slashed,
+    without_ends,
+    without_parameters,
+    without_query,
+)
 
 TARGET = b"/admin/secret"
 
@@ -218,6 +233,13 @@ def test_whatever_an_application_does_is_among_the_readings(
         (b"/caf%C3%A9", ["/café".encode()]),
         (b"/caf\xc3\xa9", ["/café".encode()]),
         (b"/caf%e9", [b"/caf\xe9"]),
+        (b"/caf%e9%20noir/.x", [b"/caf\xe9 noir/.x"]),
+        (b"/caf%e9;v=1", None),
+        (b"/caf%e9%20/x", None),
+        (b"/caf%e9/../x", None),
+        (b"/%\n2561", None),
+        (b"/100%", None),
+        (b"/%zz", None),
         (b"/a%2Fb", [b"/a%2Fb", b"/a/b"]),
         (b"/100%25", [b"/100%25", b"/100%"]),
         (b"/a;v=1/b", [b"/a;v=1/b", b"/a/b"]),
@@ -238,13 +260,102 @@ def test_readings(path: bytes, expected: list[bytes] | None) -> None:
     assert (found if found is None else sorted(found)) == (expected and sorted(expected))
 
 
-def test_an_honest_path_may_have_any_length_and_no_unusual_one_is_expensive() -> None:
-    assert readings(b"/" + b"a" * 60_000) is not None
+#: What the code under test has in tables of bytes: no UTF-8, control characters, Windows' own.
+MALFORMED = re.compile(
+    rb"[\x00-\x1f\x7f\xc0\xc1]|\xe0[\x80-\x9f]|\xf0[\x80-\x8f]|\xf8[\x80-\x87]|\xfc[\x80-\x83]"
+    rb"|%[uU][0-9a-fA-F]{4}"
+)
+SIGNS = re.compile(rb"%(?=25|2[fF]|5[cC]|3[bBfF]|2[eE]|23)")
+
+
+def all_readings(path: bytes) -> set[bytes] | None:
+    """Every reading, without bounds and without haste."""
+    found: set[bytes] = set()
+    level, decoded = {unquote_to_bytes(SIGNS.sub(b"%25", path))}, set[bytes]()
+    for _ in range(DECODINGS + 1):
+        grown: set[bytes] = set()
+        while grown != level:
+            grown = set(level)
+            for step in (
+                slashed, merged, resolved, without_query, without_parameters, without_ends, compatible
+            ):  # fmt: skip
+                level |= set(map(step, level))
+        found |= level
+        decoded = {new for text in level if (new := unquote_to_bytes(text)) != text}
+        level = decoded - found
+    return None if decoded or any(map(MALFORMED.search, found)) else found
+
+
+def limit_for(every: set[bytes]) -> int:
+    """How many readings there may be: fewer for other letters than ASCII's, one outside of UTF-8."""
+    if any(text.decode(errors="ignore").encode() != text for text in every):
+        return 1
+    return MAX_READINGS if all(map(bytes.isascii, every)) else MAX_FOREIGN_READINGS
+
+
+@given(
+    st.one_of(
+        st.lists(PIECES, max_size=8).map(lambda pieces: "".join(pieces).encode()),
+        st.lists(
+            st.sampled_from(
+                "/ % %% %2 %zz = == %3D %3d _ + %e0 %9f %a0 %f0 %80 %8f %90 %f8 %88 %fc %84 %c0 %c3 %a9 %0a "
+                "%u0041 %25u %EF%BC%8F %3F %u %ed%a0%80 a E".split()
+            ),
+            max_size=6,
+        ).map(lambda pieces: ("/" + "".join(pieces)).encode()),
+        st.binary(max_size=8).map(lambda text: b"/" + text.replace(b"?", b"")),
+    )
+)
+def test_readings_are_all_that_there_are_or_the_path_is_refused(path: bytes) -> None:
+    several = readings(path)
+    every = all_readings(path)
+    if several is not None:
+        assert set(several) == every
+    elif every is not None and not re.search(rb"%(?![0-9a-fA-F]{2})", path):
+        mixed = any(b"%" in text and not text.isascii() for text in every)  # in no one code page
+        assert len(every) > limit_for(every) or (mixed and limit_for(every) == 1)
+
+
+@pytest.mark.parametrize("path", [b"\\\\a\\\\b", b"\\.\\a", b"a\\..\\b", b"\\a.\\b;c\\d"])
+def test_a_path_without_a_slash_is_read_as_fully_as_others(path: bytes) -> None:
+    every = all_readings(path)
+    assert every is not None
+    assert set(readings(path) or ()) == every
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/api/v4/projects/group%2Fproject/repository/files/src%2Fmain.py/raw",
+        b"/api/v4/projects/a%2Fb%2Fc/packages/npm/@scope%2fname/-/@scope/name-1.0.0.tgz",
+        b"/files/My%20Documents/a%20(1).txt",
+        b"/shop;jsessionid=1A2B3C/cart;v=2/items",
+        b"/redirect/https%3A%2F%2Fexample.org%2Fa%2Fb%3Fc%3Dd%26e%3Df%23g",
+        b"/redirect/https%253A%252F%252Fexample.org%252Fa",
+        b"/proxy/https://example.org//a/b",
+        b"/bucket/2026/11/26/..%2Fnotes.txt",
+        b"/a/./b/../c",
+        b"//double//slashes//everywhere",
+        b"/wiki/Caf%C3%A9_(Paris)#",
+        ("/" + "%E6%97%A5" * 200).encode(),
+        "/wiki/你好\uff0c世界\uff01\uff08一\uff09".encode(),
+        ("/" + "%EC%95%88%EB%85%95" * 60).encode(),
+        b"/a/b/c/d/e/f/g/h/i/j/k/l/m/n/o/p/q%2Fr;s",
+        b"/matrix;a=1;b=2/rows;c=3//cells;d=4",
+    ],
+)
+def test_paths_of_real_applications_are_compared_and_not_refused(path: bytes) -> None:
+    assert readings(path) is not None
+
+
+def test_an_honest_path_may_be_as_long_as_a_request_line_and_no_unusual_one_is_expensive() -> None:
+    assert readings(b"/" + b"a" * (MAX_PATH - 1)) is not None
+    assert readings(b"/" + b"a" * MAX_PATH) is None
     pieces = [b"/..", b"/.", b"//", b";a", b"%2f", b"%252e", b"\\", b".", b"%20", b"%ef%bc%8f", b"%ef%b7%ba"]
     for some in itertools.product(pieces, repeat=2):
         path = (b"/" + b"".join(some) * MAX_UNUSUAL)[:MAX_UNUSUAL]
         found = readings(path)
-        assert found is None or sum(map(len, found)) <= 8 * MAX_UNUSUAL
+        assert found is None or sum(map(len, found)) <= 2 * MAX_UNUSUAL
     assert readings(b"/" + b";" * MAX_UNUSUAL) is None
 
 

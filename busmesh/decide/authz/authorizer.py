@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from busmesh.decide.authz.authenticate import Authenticator, Refused, Tokens
 from busmesh.decide.authz.engine import Audits, Decision, Engine
 from busmesh.decide.authz.facts import Claims, Facts
+from busmesh.decide.authz.pathsets import NO_PATHS, PathSets
 from busmesh.decide.authz.policy import AccessPolicy
 from busmesh.decide.request import RequestHead
 from busmesh.names import ServiceName, SpiffeId
@@ -41,10 +42,17 @@ class Authorizer:
         authenticator: None if no RequestAuthentication does.
     """
 
-    __slots__ = ("_callers", "authenticator", "policies")
+    __slots__ = ("_callers", "_paths", "authenticator", "policies")
 
-    def __init__(self, policies: Sequence[AccessPolicy], authenticator: Authenticator | None = None) -> None:
+    def __init__(
+        self,
+        policies: Sequence[AccessPolicy],
+        authenticator: Authenticator | None = None,
+        paths: PathSets = NO_PATHS,
+    ) -> None:
+        """``paths`` are the sets to which the policies refer by number."""
         self.policies = tuple(policies)
+        self._paths = paths
         self.authenticator = authenticator
         self._callers: dict[ServiceName | SpiffeId, _Caller] = {}
 
@@ -70,7 +78,7 @@ class Authorizer:
         known = self._callers.get(caller.service or caller) or self._settle(caller)
         if known.simple is not None:
             return known.simple
-        facts = Facts(head, claims)
+        facts = Facts(head, claims, self._paths)
         decision = known.enforced.decide(facts)
         if decision.token_asked and claims is None and self.authenticator is not None:
             # It might be served with a token, so the caller is asked for one (RFC 9110 section 15.5.2).

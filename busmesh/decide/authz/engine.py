@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from busmesh.decide.authz.facts import Condition, Facts
-from busmesh.decide.authz.paths import readings
-from busmesh.decide.authz.policy import AccessPolicy, settle
+from busmesh.decide.authz.facts import Facts
+from busmesh.decide.authz.pathsets import NONE
+from busmesh.decide.authz.policy import AccessPolicy, Settled, settle
+from busmesh.decide.authz.ruletable import RuleTable
 from busmesh.decide.request import Headers
 from busmesh.names import SpiffeId
 
@@ -88,70 +89,57 @@ class Engine:
         constant: the decision on every request, None if it depends on the request.
     """
 
-    __slots__ = ("_allow", "_deny", "_methods", "_otherwise", "_paths", "constant")
+    __slots__ = ("_methods", "_otherwise", "_paths", "_rules", "constant")
 
     def __init__(self, policies: Sequence[AccessPolicy], caller: SpiffeId) -> None:
-        self._deny: list[tuple[Condition | None, Decision]] = []
-        self._allow: list[tuple[Condition | None, Decision]] = []
-        self._paths = self._methods = tokens = False
+        deny: list[tuple[Settled, Decision]] = []
+        allow: list[tuple[Settled, Decision]] = []
         for policy in policies:
             for index, rule in enumerate(policy.rules):
                 settled = settle(rule, caller)
                 if settled is None or policy.action == "AUDIT":
                     continue
-                self._paths = self._paths or settled.paths
-                self._methods = self._methods or settled.methods
-                denies = policy.action == "DENY"
-                if denies:
+                if policy.action == "DENY":
                     verdict = _denied(policy.name, index)._replace(token_asked=settled.tokens)
-                    self._deny.append((settled.condition, verdict))
+                    deny.append((settled, verdict))
                 else:
-                    tokens = tokens or settled.tokens
-                    self._allow.append((settled.condition, _allowed(policy.name, index)))
+                    allow.append((settled, _allowed(policy.name, index)))
+        self._rules = RuleTable([*deny, *allow])
+        self._paths = any(settled.paths for settled, _ in (*deny, *allow))
+        self._methods = any(settled.methods for settled, _ in (*deny, *allow))
+        tokens = any(settled.tokens for settled, _ in allow)
         allowing = [policy.name for policy in policies if policy.action == "ALLOW"]
         self._otherwise = _not_allowed(allowing)._replace(token_asked=tokens) if allowing else OPEN
-        self.constant = self._always()
-
-    def _always(self) -> Decision | None:
-        for condition, verdict in self._deny:
-            if condition is None:
-                return verdict
-        if self._deny:
-            return None
-        if not self._allow:
-            return self._otherwise
-        return next((verdict for condition, verdict in self._allow if condition is None), None)
+        self.constant = _always(deny) or (_always(allow) if not deny else None)
+        if not deny and not allow:
+            self.constant = self._otherwise
 
     def decide(self, facts: Facts) -> Decision:
-        """Decide on one request; ``facts.path`` is left at any reading of the path."""
+        """Decide on one request: the first reading of its path that is not let through decides."""
         if self.constant is not None:
             return self.constant
         head = facts.head
         if self._methods and head.method != head.method.upper():
             return BAD_METHOD
         if not self._paths:
-            return self._ask(facts)
-        several = readings(head.target.partition(b"?")[0])
-        if several is None:
+            return self._rules.first(facts) or self._otherwise
+        ways = facts.ways()
+        if ways is None:
             return BAD_PATH
         first: Decision | None = None
-        for path in several:
-            facts.path = path
-            decision = self._ask(facts)
+        for within in ways:
+            facts.within = within
+            decision = self._rules.first(facts) or self._otherwise
             if not decision.allowed:
                 return decision
             first = first or decision
         assert first is not None, "there is always the path as it came"
         return first
 
-    def _ask(self, facts: Facts) -> Decision:
-        for condition, verdict in self._deny:
-            if condition is None or condition(facts):
-                return verdict
-        for condition, verdict in self._allow:
-            if condition is None or condition(facts):
-                return verdict
-        return self._otherwise
+
+def _always(rules: Sequence[tuple[Settled, Decision]]) -> Decision | None:
+    """Return what follows from the first rule that always holds."""
+    return next((verdict for settled, verdict in rules if settled.condition is None), None)
 
 
 class Audits:
@@ -160,25 +148,24 @@ class Audits:
     __slots__ = ("_entries",)
 
     def __init__(self, policies: Sequence[AccessPolicy], caller: SpiffeId) -> None:
-        self._entries: list[tuple[str, list[Condition | None], bool]] = []
+        self._entries: list[tuple[str, RuleTable[Literal[True]], bool]] = []
         for policy in policies:
             if policy.action == "AUDIT":
                 found = [left for rule in policy.rules if (left := settle(rule, caller)) is not None]
                 if found:
-                    paths = any(left.paths for left in found)
-                    self._entries.append((policy.name, [left.condition for left in found], paths))
+                    rules: RuleTable[Literal[True]] = RuleTable([(left, True) for left in found])
+                    self._entries.append((policy.name, rules, any(left.paths for left in found)))
 
     def __bool__(self) -> bool:
         return bool(self._entries)
 
     def matching(self, facts: Facts) -> tuple[str, ...]:
         """Return the documents that match; a path that can be read in several ways, in any of them."""
-        raw = facts.head.target.partition(b"?")[0]
         names = []
-        for name, conditions, paths in self._entries:
-            for path in (readings(raw) or (raw,)) if paths else (raw,):
-                facts.path = path
-                if any(condition is None or condition(facts) for condition in conditions):
+        for name, rules, paths in self._entries:
+            for within in (facts.ways() or (facts.way_as_it_came(),)) if paths else (NONE,):
+                facts.within = within
+                if rules.first(facts):
                     names.append(name)
                     break
         return tuple(names)

@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from busmesh.decide.authz.paths import readings
+from busmesh.decide.authz.pathsets import NO_PATHS, NONE, Numbers, PathSets
 from busmesh.decide.match import Test
 from busmesh.decide.request import RequestHead
 
@@ -64,16 +66,36 @@ class Facts:
     """One request.
 
     Attributes:
-        path: the reading of the path that is being looked at.
         claims: of its verified token, None without one.
+        within: the numbers of the sets of paths that the reading of the path is in that is being looked at.
     """
 
-    __slots__ = ("claims", "head", "path")
+    __slots__ = ("_read", "_sets", "_ways", "claims", "head", "within")
 
-    def __init__(self, head: RequestHead, claims: Claims | None) -> None:
+    def __init__(self, head: RequestHead, claims: Claims | None, sets: PathSets = NO_PATHS) -> None:
+        """``sets`` are those that the path is held against once a condition needs it."""
         self.head = head
-        self.path = head.target.partition(b"?")[0]
         self.claims = claims
+        self.within = NONE
+        self._sets = sets
+        self._read = False
+        self._ways: Sequence[Numbers] | None = None
+
+    def ways(self) -> Sequence[Numbers] | None:
+        """Return the sets of paths that each reading of the path is in; None if it is malformed.
+
+        What is the same for two readings stands there once: no condition can tell them apart.
+        """
+        if not self._read:
+            self._read = True
+            several = readings(self.head.path)
+            if several is not None:
+                self._ways = tuple(dict.fromkeys(map(self._sets.containing, several)))
+        return self._ways
+
+    def way_as_it_came(self) -> Numbers:
+        """Return the sets that the path is in as it is written."""
+        return self._sets.containing(self.head.path)
 
 
 Condition = Callable[[Facts], bool]
@@ -81,9 +103,9 @@ Condition = Callable[[Facts], bool]
 Values = Callable[[Facts], Sequence[bytes]]
 
 
-def path_in(test: Test) -> Condition:
-    """The path, in the reading that is being looked at."""
-    return lambda facts: test(facts.path)
+def path_in(number: int) -> Condition:
+    """The path, in the reading that is being looked at, is in the set of this number."""
+    return lambda facts: number in facts.within
 
 
 def method_in(test: Test) -> Condition:

@@ -22,6 +22,7 @@ class Terms:
         request: asked of each request.
         paths: whether one of ``request`` looks at the path; ``methods`` at the method; ``tokens`` at what a
             token says.
+        within: the number of a set of paths that the path must be in; None if there is none.
     """
 
     caller: tuple[CallerTest, ...] = ()
@@ -29,6 +30,7 @@ class Terms:
     paths: bool = False
     methods: bool = False
     tokens: bool = False
+    within: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,18 +63,21 @@ class Settled:
 
     Attributes:
         condition: None for "always".
+        within: sets of paths, of which the path must be in one; None if it may be any path.
     """
 
     condition: Condition | None
     paths: bool
     methods: bool
     tokens: bool
+    within: frozenset[int] | None = None
 
 
 def settle(rule: AccessRule, caller: SpiffeId) -> Settled | None:
     """Return what a rule asks of the requests of ``caller``; None if it is not about them."""
     parts: list[Condition] = []
     left: list[Terms] = []
+    within: frozenset[int] | None = None
     for entries in (rule.sources, rule.operations, (rule.when,)):
         open_entries = [entry for entry in entries if all(test(caller) for test in entry.caller)]
         if entries and not open_entries:
@@ -82,11 +87,15 @@ def settle(rule: AccessRule, caller: SpiffeId) -> Settled | None:
         if open_entries:
             parts.append(_any([_all(entry.request) for entry in open_entries]))
             left += open_entries
+            wanted = {entry.within for entry in open_entries}
+            if None not in wanted:
+                within = frozenset(number for number in wanted if number is not None)
     return Settled(
         condition=_all(tuple(parts)) if parts else None,
         paths=any(entry.paths for entry in left),
         methods=any(entry.methods for entry in left),
         tokens=any(entry.tokens for entry in left),
+        within=within,
     )
 
 
