@@ -103,12 +103,13 @@ def write(path: Path, data: bytes, *, anywhere: bool = False) -> None:
             os.close(descriptor)
 
 
-def read(path: Path, *, secret: bool) -> bytes:
+def read(path: Path, *, secret: bool, most: int = MAX_FILE) -> bytes:
     """Return the content of ``path``.
 
     Args:
-        path: of a regular file of at most 256 KiB.
+        path: of a regular file.
         secret: refuse the file if others can read it; else only if others can write it.
+        most: bytes that it may have.
 
     Raises:
         NotFound: there is none (code BM4501).
@@ -131,11 +132,11 @@ def read(path: Path, *, secret: bool) -> bytes:
         if _POSIX and mode & (_OTHERS if secret else _OTHERS_WRITE):
             raise _exposed(path, mode, "600")
         with open(descriptor, "rb", closefd=False) as file:
-            data = file.read(MAX_FILE + 1)
+            data = file.read(most + 1)
     finally:
         os.close(descriptor)
-    if len(data) > MAX_FILE:
-        raise corrupt(path, f"it is larger than {MAX_FILE} bytes")
+    if len(data) > most:
+        raise corrupt(path, f"it is larger than {most} bytes")
     return data
 
 

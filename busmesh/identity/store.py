@@ -51,6 +51,8 @@ from busmesh.names import token
 
 TRUST = "trust.crt"
 BUS_LOGIN = "bus.creds"
+#: Bytes of the file of names: a register that is full of the longest ones fits.
+MAX_INSTANCES_FILE = 32 * 1024 * 1024
 #: Seconds that an agent waits for the one before it, which may still be ending.
 LOCK_PATIENCE_S = 1.0
 
@@ -281,7 +283,7 @@ class Home:
         """Return which service has which instance name, and until when (unix seconds)."""
         path = self.path / "ca" / "instances.json"
         try:
-            fields = _json(path)
+            fields = _json(path, most=MAX_INSTANCES_FILE)
         except NotFound:
             return {}
         found = {}
@@ -444,9 +446,9 @@ def _grant(path: Path) -> Grant:
         return Grant(JoinToken.parse(text), service, namespace, expires, created, str(description))
 
 
-def _json(path: Path, *, secret: bool = False) -> dict[str, Any]:
+def _json(path: Path, *, secret: bool = False, most: int = files.MAX_FILE) -> dict[str, Any]:
     try:
-        fields = json.loads(files.read(path, secret=secret))
+        fields = json.loads(files.read(path, secret=secret, most=most))
     except (ValueError, RecursionError):
         raise files.corrupt(path, "it is not JSON") from None
     if not isinstance(fields, dict):
