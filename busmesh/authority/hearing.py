@@ -17,7 +17,7 @@ from busmesh.errors import BusmeshError
 from busmesh.identity.signed import open_signed
 from busmesh.identity.verify import Verifier
 from busmesh.members.announcement import MAX_BYTES, PURPOSE, decode
-from busmesh.names import ServiceName
+from busmesh.names import ServiceName, SpiffeId
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,8 @@ HEAR_S = 1.2
 #: Announcements whose signature is looked at: a mesh of 5,000 is heard within that time, and a flood of
 #: made-up names costs a twentieth of a core.
 RATE_PER_S, BURST = 300.0, 5_000.0
+#: Names that are told of because two services have them.
+_MAX_DOUBLES = 1000
 #: Beyond the announcement an envelope has a certificate and a signature.
 _MAX_ENVELOPE = MAX_BYTES + 8192
 #: An announcement older than this proves nothing about now.
@@ -74,13 +76,17 @@ class Hearing(Actor[bytes]):
         who = signed.signer.id
         if not announced.is_by(who):
             self.refused += 1
-        elif not self._register.claim(who, signed.signer.not_after) and len(self.doubles) < BURST:
-            if who.instance not in self.doubles:
-                log.error(
-                    "two services have an instance named %s: %s, and here is %s; on a locked bus each hears"
-                    " what is meant for the other, so end one of them",
-                    who.instance,
-                    self._register.owner(who.instance),
-                    who.service,
-                )
+        elif not self._register.claim(who, signed.signer.not_after):
+            self._tell_of_two(who)
+
+    def _tell_of_two(self, who: SpiffeId) -> None:
+        owner = self._register.owner(who.instance)  # nobody, if the register is full
+        if owner and who.instance not in self.doubles and len(self.doubles) < _MAX_DOUBLES:
             self.doubles.add(who.instance)
+            log.error(
+                "two services have an instance named %s: %s, and here is %s; on a locked bus each hears what"
+                " is meant for the other, so end one of them",
+                who.instance,
+                owner,
+                who.service,
+            )
