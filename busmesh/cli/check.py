@@ -12,7 +12,6 @@ import click
 from busmesh.bus.bus import Bus
 from busmesh.cli.context import Context, context_options, run
 from busmesh.cli.duration import Duration
-from busmesh.cli.figures import counted
 from busmesh.cli.logs import log_option
 from busmesh.cli.operator import home_verifier
 from busmesh.cli.output import Output, output_option, show
@@ -21,6 +20,7 @@ from busmesh.errors import BusmeshError
 from busmesh.identity.verify import Verifier
 from busmesh.operator.checkup import Checkup
 from busmesh.operator.diagnosis.verdict import Check, Verdict, broken
+from busmesh.operator.wording import counted
 
 _AGAIN_S = 1.0
 _COLOURS: Mapping[Verdict, str] = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "red"}

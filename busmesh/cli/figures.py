@@ -17,11 +17,6 @@ def age(seconds: float | None) -> str:
     return f"{seconds:.0f}s"
 
 
-def counted(number: int, one: str, many: str) -> str:
-    """Write how many: ``1 agent``, ``2 agents``."""
-    return f"{number} {one if number == 1 else many}"
-
-
 def percent(share: float | None) -> str:
     """Write a share of 1: ``99.10%``; nothing for None. It says 100 only if it is."""
     if share is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from busmesh.cli.figures import counted
 from busmesh.operator.trusting import Heard
+from busmesh.operator.wording import counted
 
 _NAMED = 5
 

@@ -13,7 +13,7 @@ import click
 from busmesh.authority.locking import hand_out, operator_credentials
 from busmesh.cli.context import Context, context_options, run
 from busmesh.cli.duration import Duration
-from busmesh.cli.figures import age, counted, rfc3339
+from busmesh.cli.figures import age, rfc3339
 from busmesh.cli.logs import log_option
 from busmesh.cli.operator import Desk, desk
 from busmesh.cli.output import Column, Output, output_option, show
@@ -30,6 +30,7 @@ from busmesh.identity.verify import Verified
 from busmesh.members.announcement import Announcement
 from busmesh.names import SpiffeId, token
 from busmesh.operator.rollcall import call_roll
+from busmesh.operator.wording import counted
 from busmesh.policy.documents import KINDS
 
 _COLUMNS = (

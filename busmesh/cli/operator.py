@@ -13,7 +13,7 @@ import click
 from busmesh.bus.bus import Bus
 from busmesh.bus.policylog import LogUnavailable
 from busmesh.cli.context import Context, connected, writer
-from busmesh.cli.figures import counted, rfc3339
+from busmesh.cli.figures import rfc3339
 from busmesh.errors import BusmeshError, Denied, IdentityError, NotFound, UsageError
 from busmesh.identity.alarms import Alarms, late
 from busmesh.identity.svid import Svid
@@ -21,6 +21,7 @@ from busmesh.identity.trust import key_identifier
 from busmesh.identity.verify import Verifier
 from busmesh.names import Subjects
 from busmesh.operator.trusting import read_trust
+from busmesh.operator.wording import counted
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -15,7 +15,6 @@ import click
 from busmesh.cli import policyexplain, policyfiles, policyviews
 from busmesh.cli.context import Context, context_options, run
 from busmesh.cli.duration import Duration
-from busmesh.cli.figures import counted
 from busmesh.cli.logs import log_option
 from busmesh.cli.operator import desk, operator_option, operator_svid
 from busmesh.cli.output import Output, output_option, show
@@ -27,6 +26,7 @@ from busmesh.identity.dryruns import MAX_DURATION_S
 from busmesh.identity.svid import Svid
 from busmesh.operator.publish import Outcome, Publisher, View, draft_revision, look
 from busmesh.operator.sources import expand
+from busmesh.operator.wording import counted
 from busmesh.policy.documents import Document, DocumentKey
 from busmesh.policy.load import load_documents
 from busmesh.policy.revision import Revision

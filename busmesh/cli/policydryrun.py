@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from busmesh.cli.context import Context
-from busmesh.cli.figures import counted
 from busmesh.cli.operator import desk
 from busmesh.cli.output import Column, Output, Row, show, tell_person
 from busmesh.cli.policyfiles import tell_findings
@@ -20,6 +19,7 @@ from busmesh.errors import BusmeshError
 from busmesh.identity.svid import Svid
 from busmesh.operator.dryrun import Found, dry_run
 from busmesh.operator.publish import draft_revision, look
+from busmesh.operator.wording import counted
 from busmesh.policy.documents import Document
 
 

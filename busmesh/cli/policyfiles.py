@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from busmesh.cli.context import Context, context_options, run
-from busmesh.cli.figures import counted
 from busmesh.cli.logs import log_option
 from busmesh.cli.operator import desk
 from busmesh.cli.output import Output, output_option, show
@@ -18,6 +17,7 @@ from busmesh.cli.text import printable
 from busmesh.errors import NotFound
 from busmesh.operator.publish import look
 from busmesh.operator.sources import expand
+from busmesh.operator.wording import counted
 from busmesh.policy.documents import KINDS, Document
 from busmesh.policy.history import diff as diff_lines
 from busmesh.policy.load import load_documents

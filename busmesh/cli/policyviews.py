@@ -11,7 +11,7 @@ import click
 
 from busmesh.bus.policylog import LogUnavailable, PolicyLog
 from busmesh.cli.context import Context, context_options, run
-from busmesh.cli.figures import age, counted, rfc3339
+from busmesh.cli.figures import age, rfc3339
 from busmesh.cli.logs import log_option
 from busmesh.cli.operator import Desk, desk
 from busmesh.cli.output import Column, Output, Row, output_option, show, show_again, watch_option
@@ -22,6 +22,7 @@ from busmesh.operator.diagnosis.verdict import OTHER_HOME
 from busmesh.operator.history import History, read_history
 from busmesh.operator.rollcall import call_roll
 from busmesh.operator.status import AgentStatus, statuses
+from busmesh.operator.wording import counted
 from busmesh.policy.documents import Document, DocumentKey
 from busmesh.policy.validate import addressed
 from busmesh.yamlfile import write_yaml

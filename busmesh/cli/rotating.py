@@ -9,7 +9,6 @@ import click
 from busmesh.bus.policylog import PolicyLog
 from busmesh.cli.context import Context, context_options, run
 from busmesh.cli.duration import Duration
-from busmesh.cli.figures import counted
 from busmesh.cli.heard import tell, tell_waiting
 from busmesh.cli.logs import log_option
 from busmesh.cli.operator import Desk, desk, operator_option, operator_svid
@@ -22,6 +21,7 @@ from busmesh.operator.history import read_history
 from busmesh.operator.rollcall import call_roll
 from busmesh.operator.rotation import Position, Rotation, Step
 from busmesh.operator.trusting import Heard, confirmed, publish_entry, read_trust
+from busmesh.operator.wording import counted
 
 _WAIT = click.option(
     "--wait",

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from busmesh.cli.context import Context, context_options, run
-from busmesh.cli.figures import age, counted, milliseconds, percent, rate
+from busmesh.cli.figures import age, milliseconds, percent, rate
 from busmesh.cli.logs import log_option
 from busmesh.cli.operator import Desk, desk
 from busmesh.cli.output import Column, Output, Row, output_option, show, show_again, watch_option
@@ -19,6 +19,7 @@ from busmesh.operator.diagnosis.verdict import OTHER_HOME
 from busmesh.operator.inventory import instance_rows, service_rows, survey
 from busmesh.operator.numbers import Numbers
 from busmesh.operator.rollcall import RollCall
+from busmesh.operator.wording import counted
 
 F = TypeVar("F", bound=Callable[..., Any])
 Make = Callable[[RollCall, Numbers], Sequence[Row]]

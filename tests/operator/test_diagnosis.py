@@ -17,9 +17,10 @@ from busmesh.names import ServiceName, SpiffeId
 from busmesh.operator.attendance import Attended, Attending
 from busmesh.operator.diagnosis import agents, authority, bus, home
 from busmesh.operator.diagnosis.authority import Reading
-from busmesh.operator.diagnosis.verdict import Check, Verdict, broken, lasting
+from busmesh.operator.diagnosis.verdict import Check, Verdict, broken
 from busmesh.operator.history import History, Passed
 from busmesh.operator.rollcall import RollCall
+from busmesh.operator.wording import lasting
 from tests.operator.fakes import MESH
 from tests.operator.test_status import HISTORY, NOW, member
 

@@ -9,10 +9,11 @@ from busmesh.identity.alarms import late
 from busmesh.identity.profile import BACKDATE_S
 from busmesh.identity.trust import TrustBundle
 from busmesh.members.announcement import Announcement, State
-from busmesh.operator.diagnosis.verdict import OTHER_HOME, Check, counted, failed, named, ok, warning
+from busmesh.operator.diagnosis.verdict import OTHER_HOME, Check, failed, ok, warning
 from busmesh.operator.history import History
 from busmesh.operator.rollcall import RollCall
 from busmesh.operator.status import Newest, Sync, newest, statuses
+from busmesh.operator.wording import counted, named
 
 #: An agent has a revision within this long after it was published, or something holds it up.
 ARRIVES_S = 5.0

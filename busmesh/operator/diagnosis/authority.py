@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from busmesh.identity.profile import CLOCK_SKEW_S
 from busmesh.identity.trust import TrustBundle
 from busmesh.operator.attendance import Attended
-from busmesh.operator.diagnosis.verdict import OTHER_HOME, Check, counted, failed, named, ok, warning
+from busmesh.operator.diagnosis.verdict import OTHER_HOME, Check, failed, ok, warning
 from busmesh.operator.rollcall import RollCall
+from busmesh.operator.wording import counted, named
 
 #: Clocks that differ by more than this should be set, long before messages are refused at 20 s.
 CLOCK_WARNING_S = 3.0

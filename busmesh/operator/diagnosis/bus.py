@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from busmesh.bus.serverfacts import ServerFacts
 from busmesh.identity.alarms import DAY_S
-from busmesh.operator.diagnosis.verdict import Check, counted, lasting, ok, warning
+from busmesh.operator.diagnosis.verdict import Check, ok, warning
 from busmesh.operator.history import History
+from busmesh.operator.wording import counted, lasting
 
 #: The mesh makes the bus's certificate anew when half of its year is over, if the server is started then.
 CERTIFICATE_S = 30 * DAY_S

@@ -6,7 +6,8 @@ from busmesh.errors import BusmeshError
 from busmesh.identity.alarms import DAY_S, THRESHOLDS, late, threshold
 from busmesh.identity.svid import Svid
 from busmesh.identity.trust import TrustBundle, key_identifier
-from busmesh.operator.diagnosis.verdict import Check, counted, failed, lasting, ok, warning
+from busmesh.operator.diagnosis.verdict import Check, failed, ok, warning
+from busmesh.operator.wording import counted, lasting
 
 #: A login that ends within so long should be replaced.
 ENDS_SOON_S = 7 * DAY_S

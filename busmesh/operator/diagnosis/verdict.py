@@ -6,15 +6,11 @@ Three states, as ``linkerd check`` has them: ``failed`` is what stops requests o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from busmesh.errors import BusmeshError
-from busmesh.identity.alarms import DAY_S
 
-#: So many are named; the others are counted.
-NAMED = 4
 #: What to do when nothing on the bus is by anybody whom the home trusts.
 OTHER_HOME = "is this the bus of another mesh? name the home that belongs to it: --home, BUSMESH_HOME"
 
@@ -61,20 +57,3 @@ def failed(group: str, text: str, hint: str, code: str = "") -> Check:
 def broken(group: str, error: BusmeshError, otherwise: str = "") -> Check:
     """Return the check that an error ended; ``otherwise``: what to do if the error does not say."""
     return failed(group, error.message, error.hint or otherwise, error.code)
-
-
-def lasting(seconds: float) -> str:
-    """Write how long something still lasts: ``89 days``, ``3 hours``, ``40 s``."""
-    for size, unit in ((DAY_S, "days"), (3600.0, "hours"), (60.0, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
-
-
-def counted(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
-
-
-def named(names: Iterable[str]) -> str:
-    told = list(names)
-    return ", ".join(told[:NAMED]) + (f" and {len(told) - NAMED} more" if len(told) > NAMED else "")
