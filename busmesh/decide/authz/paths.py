@@ -176,9 +176,8 @@ def _is_malformed(text: bytes) -> bool:
     if unusual := text.translate(None, _PRINTABLE):
         if unusual.translate(None, _HIGH):
             return True
-        if not _is_utf_8(
-            text
-        ):  # an older code page: /caf%e9 is taken, but nothing that can be read in two ways
+        if not _is_utf_8(text):
+            # An older code page: /caf%e9 is taken, but nothing that can be read in two ways.
             kinds = text.translate(_KINDS)
             several_ways = len(text) > MAX_LEGACY or not _is_usual(text.translate(_AS_LETTERS))
             return several_ways or any(pair in kinds for pair in _OVERLONG)
