@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from busmesh.relay.client.answers import Answer, reason_of
-from busmesh.relay.client.listener import Listener, bind
+from busmesh.relay.client.listener import Listener
 from busmesh.relay.client.refusals import Limits
 from busmesh.relay.client.request import Request
 
@@ -62,9 +62,6 @@ class Admin:
         self._pages = pages
         self._host = host
         self._listener = Listener(self._handle, limits=_LIMITS)
-
-    async def start(self, port: int) -> tuple[str, int]:
-        return await self.serve(bind(self._host, port))
 
     async def serve(self, bound: socket.socket) -> tuple[str, int]:
         return await self._listener.serve(bound)

@@ -72,14 +72,6 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
-    async def start(self, host: str, port: int) -> tuple[str, int]:
-        """Bind and listen; return the address that was bound (port 0: any free one).
-
-        Raises:
-            OSError: the address is in use or not ours.
-        """
-        return await self.serve(bind(host, port))
-
     async def serve(self, bound: socket.socket) -> tuple[str, int]:
         """Listen at an address that was taken before, and that is closed with this; return it.
 

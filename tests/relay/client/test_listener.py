@@ -12,7 +12,7 @@ import uvloop
 
 from busmesh.relay.client.answers import Answer
 from busmesh.relay.client.connection import LINGER_S, Connection
-from busmesh.relay.client.listener import Listener
+from busmesh.relay.client.listener import Listener, bind
 from busmesh.relay.client.refusals import Limits
 from busmesh.relay.client.request import Request
 from busmesh.wire.stream import Opening
@@ -593,7 +593,7 @@ async def listening(answers: Any = None, **limits: Any) -> tuple[Listener, int]:
     listener = Listener(
         answers or (lambda got: got.respond(200, b"OK", b"", got.head.target)), limits=Limits(**limits)
     )
-    _, port = await listener.start("127.0.0.1", 0)
+    _, port = await listener.serve(bind("127.0.0.1", 0))
     return listener, port
 
 
@@ -621,7 +621,7 @@ def test_a_client_that_closed_and_is_gone_is_told_from_one_that_still_reads() ->
         waiting: list[Request] = []
         gone: asyncio.Queue[Request] = asyncio.Queue(2)
         listener = Listener(waiting.append, gone.put_nowait)
-        _, port = await listener.start("127.0.0.1", 0)
+        _, port = await listener.serve(bind("127.0.0.1", 0))
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         _, vanished = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request(line="GET /reads HTTP/1.1"))
