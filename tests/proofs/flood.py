@@ -69,6 +69,7 @@ class Kind:
         cap: bytes of the largest that is looked into.
         heard: by whom, of the processes that are measured.
         ordinarily: how many there may be before bounds per second make them cheaper.
+        kept: it stays in a log, where whoever heard it reads it once more.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Kind:
     cap: int = 65536
     reply: bytes = INBOX
     ordinarily: int = 1500
+    kept: bool = False
 
 
 class Keys:
@@ -153,11 +155,11 @@ def kinds(keys: Keys) -> list[Kind]:
     return [
         Kind("announcement", member, ("shop", "orders"), announced, "member"),
         Kind("policy revision", f"{ROOT}.policy.revision", ("shop", "orders"), revised,
-             "policy.revision", "operator", 524_288),
+             "policy.revision", "operator", 524_288, kept=True),
         Kind("dry run", f"{ROOT}.policy.dryrun", ("shop", "orders"), tried, "policy.dryrun", "operator",
              524_288),
         Kind("entry of the trust log", f"{ROOT}.trust.entry", ("shop", "orders", "authority"), revoked,
-             REVOCATION, "operator", 80_000, ordinarily=300),
+             REVOCATION, "operator", 80_000, ordinarily=300, kept=True),
         Kind("drill", f"{ROOT}.trust.drill", ("shop", "orders"),
              lambda: seal_drill(operator, 3000.0, time.time()), DRILL, "operator", 8192, ordinarily=3000),
         Kind("report of limits", f"{ROOT}.limits.default.orders.orders-9", ("orders",), shared, "limits"),

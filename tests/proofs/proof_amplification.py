@@ -27,6 +27,7 @@ from pathlib import Path
 import msgpack
 import pytest
 
+from busmesh.agent.policies import REREAD_S
 from busmesh.identity.handshake import Handshake
 from busmesh.identity.store import Home
 from busmesh.names import ServiceName, SpiffeId
@@ -76,6 +77,13 @@ class Scene:
     rogue: Rogue
     keys: Keys
     meter: Meter
+
+    def flood(self, kind: Kind, waves: int, messages: Sequence[bytes], use: Use) -> None:
+        """Send so many waves; what a log keeps of them costs its readers once more."""
+        for _ in range(waves):
+            self.send(kind, messages, use)
+        if kind.kept:
+            time.sleep(REREAD_S + 5)
 
     def send(self, kind: Kind, messages: Sequence[bytes], use: Use) -> None:
         """Send at a pace at which nothing is dropped because too much waits."""
@@ -138,15 +146,14 @@ def proof_of_t18_and_t25_on_every_subject(scene: Scene) -> None:
     for kind in kinds(scene.keys):
         ordinary = [kind.ordinary() for _ in range(kind.ordinarily)]
         with scene.meter.used() as base:
-            scene.send(kind, ordinary, base)
+            scene.flood(kind, 1, ordinary, base)
         print(
             f"{kind.name}: {base.size // base.count} bytes, "
             + ", ".join(f"{where} {1e6 * base.per_message(where):.0f} us" for where in kind.heard)
         )
         for attacker, wave in attacks(kind, scene.keys):
             with scene.meter.used() as use:
-                for _ in range(max(1, kind.ordinarily // len(wave))):
-                    scene.send(kind, wave, use)
+                scene.flood(kind, max(1, kind.ordinarily // len(wave)), wave, use)
             for where in kind.heard:
                 rows.add(f"{kind.name}, from {attacker}", where, base, use)
     print(rows)
