@@ -30,7 +30,7 @@ from busmesh.decide.sharing import Sharing
 from busmesh.errors import IdentityError
 from busmesh.identity.tokens import JwtTokens
 from busmesh.identity.trustlog import Taken
-from busmesh.names import ServiceName
+from busmesh.names import ServiceName, SpiffeId
 from busmesh.policy.compile import Caller
 from busmesh.policy.snapshot import Snapshot
 from busmesh.relay.application.pool import Application
@@ -53,6 +53,8 @@ ACCESS_EVENTS_PER_S = 100
 MAX_SERVICES = 2048
 #: End users' tokens that are remembered as verified: about 2 KiB each.
 MAX_TOKENS = 2048
+#: So long a revocation may be the reason why nobody is there.
+REVOKED_LATELY_S = 3600.0
 #: Why an instance takes no requests at first.
 NOT_YET = "its application has not been checked yet"
 
@@ -149,6 +151,7 @@ class DataPlane:
             gone=self.members.gone,
             rng=process.rng,
         )
+        self.outbound.revoked = self._revoked
         self.listener = Listener(self.outbound.handle, self.outbound.abandon, process.listener_limits)
         self.application: Application | None = None
         self.inbound: Inbound | None = None
@@ -267,10 +270,30 @@ class DataPlane:
             if taken is Taken.BUNDLE:  # the instance has a new SVID; the old session serves until it is shown
                 self.members.renew_session(endpoint)
                 continue
-            endpoint.session = None
+            endpoint.session, endpoint.revoked = None, True
             self.outbound.fail_all(endpoint, "revoked", f"instance {endpoint.instance} was revoked")
             self.members.gone(endpoint)
         self.on_trust(taken, ended)
+
+    def _revoked(self, service: ServiceName | None) -> str:
+        """Say what revocations have to do with it that ``service``, or the bus, cannot be reached."""
+        identity = self.process.identity
+        if identity.revoked:
+            return "this instance was revoked"
+        if service is None:
+            return ""
+        principal = SpiffeId.workload(self.process.subjects.mesh, service, "any").principal
+        known = self.upstreams.upstream(service).endpoints
+        now = time.time()
+        for each in identity.verifier.revocations.of(principal):
+            ago = max(0.0, now - each.at_ms / 1000)
+            if ago > REVOKED_LATELY_S:
+                break
+            instance = each.target.partition("/i/")[2]
+            back = known.get(instance)
+            if back is None or back.revoked:
+                return f"{instance or service} was revoked {ago:.0f} s ago"
+        return ""
 
     def _ends(self, session: Session) -> bool:
         return self.process.identity.ends(session.fingerprint)

@@ -264,8 +264,8 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
 
     def _revive(self, announcement: Announcement) -> None:
         endpoint = self._upstreams.upstream(announcement.name).endpoints.get(announcement.instance)
-        if endpoint is not None and endpoint.suspect:
-            endpoint.suspect = False
+        if endpoint is not None and (endpoint.suspect or endpoint.revoked):
+            endpoint.suspect = endpoint.revoked = False
             self._upstreams.changed(announcement.name)
 
     def _move(self, announcement: Announcement) -> None:

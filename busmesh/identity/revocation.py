@@ -138,6 +138,8 @@ class Revocations:
     def __init__(self) -> None:
         self._held: dict[tuple[str, int], Revocation] = {}
         self._digest = ""
+        #: By service, for who asks; None until somebody does.
+        self._by_principal: dict[str, list[Revocation]] | None = None
 
     def __repr__(self) -> str:
         return f"<Revocations {len(self)}>"
@@ -157,7 +159,7 @@ class Revocations:
         if joined == known:
             return False
         self._held[revocation.key] = joined
-        self._digest = ""
+        self._changed()
         return True
 
     def expire(self, now: float) -> list[Revocation]:
@@ -165,8 +167,19 @@ class Revocations:
         over = [revocation for revocation in self if now * 1000 >= revocation.until_ms]
         for revocation in over:
             del self._held[revocation.key]
-            self._digest = ""
+            self._changed()
         return over
+
+    def _changed(self) -> None:
+        self._digest, self._by_principal = "", None
+
+    def of(self, principal: str) -> list[Revocation]:
+        """Return what was revoked of a service or operator, the latest first."""
+        if self._by_principal is None:
+            self._by_principal = {}
+            for each in sorted(self, key=lambda each: each.at_ms, reverse=True):
+                self._by_principal.setdefault(each.target.partition("/i/")[0], []).append(each)
+        return self._by_principal.get(principal, [])
 
     def check(self, spiffe_id: SpiffeId, serial: int, not_before: float) -> None:
         """Refuse a certificate that is hit.
@@ -186,18 +199,30 @@ class Revocations:
                 hint=f"reason given: {hit.reason or 'none'}; start its agent again with a join token",
             )
 
-    def hitting(self, spiffe_id: SpiffeId, serial: int, not_before: float) -> Revocation | None:
-        """Return the revocation that hits a certificate, None if there is none."""
+    def hitting(self, spiffe_id: SpiffeId | str, serial: int, not_before: float) -> Revocation | None:
+        """Return the revocation that hits a certificate, None if there is none.
+
+        Args:
+            spiffe_id: whom it names.
+            serial: its number; 0 if it has none yet, or nobody knows it.
+            not_before: from when on it is valid, unix seconds.
+        """
         spelled, held = str(spiffe_id), self._held
-        hit = held.get(("", serial)) or held.get((spelled, serial))
-        if hit is not None:
-            return hit
+        if serial:
+            hit = held.get(("", serial)) or held.get((spelled, serial))
+            if hit is not None:
+                return hit
         issued_ms = (not_before + BACKDATE_S - CLOCK_SKEW_S) * 1000
-        for name in (spelled, spiffe_id.principal):
+        for name in (spelled, spelled.partition("/i/")[0]):
             hit = held.get((name, 0))
             if hit is not None and issued_ms <= hit.at_ms:
                 return hit
         return None
+
+    def covers(self, revocation: Revocation) -> bool:
+        """Say whether what ``revocation`` says is heeded."""
+        held = self._held.get(revocation.key)
+        return held is not None and held.at_ms >= revocation.at_ms
 
     def through(self, spiffe_id: SpiffeId, serial: int, not_before: float) -> int | None:
         """Return the last policy revision that a signer counts for; None if there is no limit."""

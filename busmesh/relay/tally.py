@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import time
 
-#: Seconds between two lines about the same thing.
+from busmesh.bus.repeats import Repeats
+
+#: Seconds between two lines about the same thing; more each time that the reason is the same.
 PAUSE_S = 5.0
 
 
@@ -21,7 +23,7 @@ class Tally:
         self._log = log
         self._what = what
         self._told = 0
-        self._due = 0.0
+        self._repeats = Repeats(PAUSE_S, pause=PAUSE_S)
         self.count = 0
 
     def __repr__(self) -> str:
@@ -31,7 +33,6 @@ class Tally:
         """Count one; say so, with all since the last line, unless that was a moment ago."""
         self.count += 1
         now = time.monotonic()
-        if now >= self._due:
-            self._due = now + PAUSE_S
+        if self._repeats.worth(reason, now):
             self._log.info("%d %s refused, the last: %s", self.count - self._told, self._what, reason)
             self._told = self.count

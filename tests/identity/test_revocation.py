@@ -149,3 +149,31 @@ def test_junk_raises_typed_errors_only(data: bytes) -> None:
 def test_the_skew_fits_into_what_the_authority_dates_back() -> None:
     """Else a certificate issued just before could count as issued after."""
     assert CLOCK_SKEW_S < BACKDATE_S
+
+
+def test_who_asks_without_a_number_is_told_by_the_time(ca: CertificateAuthority) -> None:
+    """As before anything is issued: what is issued long after a revocation of the same ID counts."""
+    held = Revocations()
+    held.add(Revocation(ID, 0, AT, UNTIL), NOW)
+    assert held.hitting(workload(), 0, NOW - BACKDATE_S) is not None
+    assert held.hitting(ID, 0, NOW - BACKDATE_S + CLOCK_SKEW_S + 1) is None
+
+
+def test_what_was_revoked_of_a_service_the_latest_first() -> None:
+    held = Revocations()
+    assert held.of(SERVICE) == []
+    one, two = Revocation(ID, 0, AT, UNTIL), Revocation(SERVICE, 0, AT + 5, UNTIL)
+    for each in (one, two, Revocation(workload("web").principal, 0, AT, UNTIL)):
+        held.add(each, NOW)
+    assert held.of(SERVICE) == [two, one]
+    held.expire(NOW + 10_000)
+    assert held.of(SERVICE) == []
+
+
+def test_what_is_heeded_covers_what_was_said_before() -> None:
+    held = Revocations()
+    assert not held.covers(Revocation(ID, 0, AT, UNTIL))
+    held.add(Revocation(ID, 0, AT, UNTIL), NOW)
+    assert held.covers(Revocation(ID, 0, AT - 1, UNTIL))
+    assert not held.covers(Revocation(ID, 0, AT + 1, UNTIL))
+    assert not held.covers(Revocation(SERVICE, 0, AT, UNTIL))

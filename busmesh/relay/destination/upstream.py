@@ -25,6 +25,7 @@ class Endpoint:
         ready: announced as healthy and not draining.
         leaving: announced as draining: not even in panic does it get anything.
         suspect: this caller got no sign of life on its own requests; a fresh announcement clears it.
+        revoked: what it proved itself by counts no more; an announcement by another certificate clears it.
         active: requests in flight there, from this agent.
         figures: what this agent measured of it, and what it reported of its load.
         since: when it became known (monotonic seconds); -inf if it was there when its service was first asked
@@ -45,6 +46,7 @@ class Endpoint:
         "metrics",
         "questions",
         "ready",
+        "revoked",
         "service",
         "session",
         "since",
@@ -65,7 +67,7 @@ class Endpoint:
         self.since = -math.inf
         self.figures = Figures(time.monotonic())
         self.ready = self.leaving = False
-        self.suspect = False
+        self.suspect = self.revoked = False
         self.session: Session | None = None
         self.active = 0
         self.unanswered = 0
@@ -84,6 +86,8 @@ class Endpoint:
 
     @property
     def state(self) -> str:
+        if self.revoked:
+            return "revoked"
         if not self.ready:
             return "draining" if self.leaving else "not ready"
         if self.suspect:
@@ -121,14 +125,16 @@ class Upstream:
             return True
         return any(e.ready and not e.suspect and e.session is None for e in self.endpoints.values())
 
-    def states(self, held: Mapping[str, str] | None = None) -> str:
+    def states(self, held: Mapping[str, str] | None = None, labels: Mapping[str, str] | None = None) -> str:
         """Return the state of the first five instances, for a message; empty if there is none.
 
         Args:
             held: what a destination holds against some of them.
+            labels: only of those that have them: another subset's instances explain nothing.
         """
-        held = held or {}
+        held, wanted = held or {}, (labels or {}).items()
+        meant = (e for e in self.endpoints.values() if wanted <= e.labels.items())
         return ", ".join(
             f"{e.instance}: {held.get(e.instance, e.state) if e.usable else e.state}"
-            for e in islice(self.endpoints.values(), 5)
+            for e in islice(meant, 5)
         )

@@ -65,6 +65,7 @@ class Outbound:
     Attributes:
         contexts: the requests at work beside this agent, if it serves.
         beside: hears of each request and the rule chosen for it, before a destination is; None for nobody.
+        revoked: says what revocations have to do with it when a service, or None, is out of reach.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Outbound:
         self._rng = rng
         self.contexts = Contexts()
         self.beside: Beside | None = None
+        self.revoked: Callable[[ServiceName | None], str] = lambda service: ""
         self.tries = Tries(bus, upstreams, self, renew_session=renew_session, gone=gone, rng=rng)
         self.on_reply = self.tries.on_reply
         self._parking = Parking(MAX_WAITING)
@@ -192,7 +194,8 @@ class Outbound:
         bus, destination = self._bus, exchange.destination
         assert destination is not None, "a try leads somewhere"
         if not bus.connected:
-            self._give_up(exchange, 503, "UF", "bus_unavailable", "the agent has no connection to the bus")
+            message = "the agent has no connection to the bus" + self._because(None)
+            self._give_up(exchange, 503, "UF", "bus_unavailable", message)
             return
         if bus.congested:
             message = "the bus takes less than is sent; try again later"
@@ -258,9 +261,24 @@ class Outbound:
         if upstream.pending and self._parking.park(exchange, time.monotonic(), patience):
             self._ticker.wake()
             return
-        states = upstream.states(destination.states())
-        message = f"no usable instance of {target} ({states})" if states else f"nobody serves {target}"
+        states = upstream.states(destination.states(), target.labels)
+        if states:
+            message = f"no usable instance of {target} ({states})" + self._because(None)
+        elif upstream.endpoints:
+            others = f"none that serves {target.service} has the labels"
+            message = f"no instance of {target}, {others}" + self._because(target.service)
+        else:
+            message = f"nobody serves {target}" + self._because(target.service)
         self._give_up(exchange, 503, "UH", "no_healthy_upstream", message)
+
+    def _because(self, service: ServiceName | None) -> str:
+        """Return what revocations have to do with it, to be added to a message.
+
+        Args:
+            service: whose instances are missing; None: only a revocation of this very instance counts.
+        """
+        why = self.revoked(service)
+        return f": {why}" if why else ""
 
     def _release(self, service: ServiceName) -> None:
         """Something changed about ``service``: let those that wait for it try again."""
@@ -282,7 +300,8 @@ class Outbound:
 
     def _waited_in_vain(self, exchange: Exchange) -> None:
         message = f"no instance of {exchange.target} came within reach within {exchange.allowed:g} s"
-        self._give_up(exchange, 504, "UT", "timeout", message)
+        assert exchange.target is not None, "it waited for one"
+        self._give_up(exchange, 504, "UT", "timeout", message + self._because(exchange.target.service))
 
     # -- how tries end -----------------------------------------------------------------------------
 

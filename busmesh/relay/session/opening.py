@@ -12,6 +12,7 @@ from typing import Any
 import msgpack
 
 from busmesh.bus.bus import Bus
+from busmesh.bus.repeats import Repeats
 from busmesh.errors import BusmeshError, RemoteProtocolError
 from busmesh.identity.handshake import Handshake
 from busmesh.identity.holder import Identity
@@ -25,6 +26,8 @@ STEP_TIMEOUT_S = 1.0
 #: Between two tries to open a session; each pause is twice the one before.
 FIRST_PAUSE_S = 0.05
 MAX_PAUSE_S = 2.0
+#: The same failure is told again after this, and then less and less often.
+SAID_AGAIN_S = 5.0
 
 
 async def open_session(
@@ -115,12 +118,13 @@ class Sessions:
             task.add_done_callback(self._ending.discard)
 
     async def _open(self, service: ServiceName, instance: str, shift: int) -> None:
-        pause = FIRST_PAUSE_S
+        pause, repeats = FIRST_PAUSE_S, Repeats(SAID_AGAIN_S)
         while True:
             try:
                 session = await self._open_one(service, instance, shift)
             except BusmeshError as error:
-                log.info("no session with %s of %s yet: %s", instance, service, error)
+                if repeats.worth(error, time.monotonic()):
+                    log.info("no session with %s of %s yet: %s", instance, service, error)
             except Exception:
                 log.exception("a handshake with %s of %s failed by a fault of the agent", instance, service)
             else:
