@@ -198,6 +198,7 @@ class Subjects:
         self.enrol = f"{self.root}.authority.enrol"
         self.renew = f"{self.root}.authority.renew"
         self.attendance = f"{self.root}.authority.attendance"
+        self.shut_out = f"{self.root}.authority.shutout"
         self.roll_call = f"{self.root}.roll"
         self.policy_stream = f"BUSMESH_{mesh}_POLICY"
         self.trust = f"{self.root}.trust.entry"

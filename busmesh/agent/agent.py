@@ -9,6 +9,7 @@ ends it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import Callable
@@ -22,20 +23,23 @@ from busmesh.agent.admin import Admin
 from busmesh.agent.control import Control
 from busmesh.agent.dataplane import DataPlane
 from busmesh.agent.definition import AgentDefinition, split_address
-from busmesh.agent.identity import Enroller, show_login
+from busmesh.agent.identity import Enroller, has_login, show_login
 from busmesh.agent.pages import pages_of
 from busmesh.agent.process import Process
 from busmesh.agent.readiness import Readiness
 from busmesh.agent.registrar import Leave
 from busmesh.agent.serving import SUPERSEDED
 from busmesh.bus.bus import Bus
-from busmesh.errors import BusmeshError, UsageError
+from busmesh.errors import BusmeshError, Denied, UsageError
+from busmesh.identity.holder import Identity
 from busmesh.identity.store import AgentHome
 from busmesh.identity.ticket import JoinTicket
 from busmesh.members.announcement import State
 from busmesh.names import SpiffeId, Subjects
 from busmesh.relay.client.listener import bind
 from busmesh.telemetry.metrics import Registry
+
+log = logging.getLogger(__name__)
 
 #: A person has to look first; starting it is what says that somebody did.
 REVOKED = "a new identity: this instance was revoked; start it again with a join token"
@@ -122,7 +126,7 @@ class Agent:
         Starting is when a person looks at an instance, so one that was revoked joins anew by its join token.
         """
         identity = await self._enroller.obtain(patience=patience)
-        await self._bus.connect(patience=patience)
+        await self._connect(identity, patience)
         name = self.definition.name
         registry = Registry({"namespace": name.namespace, "service": name.name, "instance": self.instance})
         process = Process(self.definition, self._subjects, identity, self._bus, self._home, self._rng)
@@ -131,6 +135,20 @@ class Agent:
         if not identity.usable(time.time()):
             await self._enroller.enrol_anew(identity, patience=patience)
             await show_login(self._bus)
+
+    async def _connect(self, identity: Identity, patience: float | None) -> None:
+        """Connect by the login held; if the bus refuses it, by one that the join token brings.
+
+        The login of who was revoked ends at once, so this is the first that such an instance hears of it.
+        """
+        try:
+            await self._bus.connect(patience=patience)
+        except Denied as error:
+            if not has_login(self._bus):
+                raise
+            log.warning("%s; joining anew", error)
+            await self._enroller.enrol_anew(identity, patience=patience)
+            await self._bus.connect(patience=patience)
 
     def _take_address(self, what: str, address: str, *, shared: bool = False) -> socket.socket:
         try:

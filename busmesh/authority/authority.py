@@ -15,6 +15,7 @@ from busmesh.authority.attendance import Attendance
 from busmesh.authority.desk import ENROL_COSTS, RATE_PER_S, RENEW_COSTS, Desk
 from busmesh.authority.hearing import HEAR_S, Hearing
 from busmesh.authority.keys import KeyKeeper, Keys
+from busmesh.authority.shutout import Look, ShutOuts
 from busmesh.bus.bus import Bus
 from busmesh.bus.client import Handler
 from busmesh.errors import BusUnavailable
@@ -92,6 +93,7 @@ class Authority:
         )
         self.names = Hearing(self._keys.register, self._keys.verifier)
         self.renewals = Desk("renew", bus, self._subjects, self._renew, costs=RENEW_COSTS, rate=rate)
+        self.shut_outs = ShutOuts(bus, self._subjects, self._keys, self.renewals.answers_at)
 
     def __repr__(self) -> str:
         return f"<Authority {self.id} {self.statistics()}>"
@@ -102,11 +104,12 @@ class Authority:
         await self.trust.started()  # nobody gets a certificate of a root that was removed meanwhile
         self._logs.on_connection(self._on_connection)
         desks = (self.enrolments, self.renewals)
-        actors: list[Actor[Any]] = [self.trust, self.keeper, self.names, *desks, *self._also]
-        for actor in actors:
+        actors: list[Actor[Any]] = [self.trust, self.keeper, self.names, *desks, self.shut_outs]
+        for actor in [*actors, *self._also]:
             self._supervisor.start(actor)
         await self._listen(self._subjects.all_members, self.names.on_message)
         await self._listen(self._subjects.renew, self.renewals.on_message)
+        await self._listen(self._subjects.shut_out, self.shut_outs.on_question)
         if not self._keys.register.empty:
             # Another authority may have granted names since this one knew all of them.
             await asyncio.sleep(HEAR_S)
@@ -142,10 +145,15 @@ class Authority:
     def _on_connection(self, standing: bool) -> None:
         if standing:
             self.trust.mailbox.tell(Follow())
+            self.shut_outs.mailbox.tell(Look())
 
     def _trust_changed(self, taken: Taken) -> None:
         if taken is Taken.BUNDLE:
             self._keys.keep_trust()
+            self.reload()
+        else:
+            self.shut_outs.mailbox.tell(Look())
+            self._keys.look_at_operators()
             self.reload()
 
     def statistics(self) -> dict[str, dict[str, int]]:

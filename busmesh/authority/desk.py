@@ -93,10 +93,14 @@ class Desk(Actor[Request]):
         """Take a request from the bus, or drop it: too large, nowhere to answer to, too many waiting."""
         if len(payload) > MAX_REQUEST:
             self.counts["too large"] += 1
-        elif len(reply) > MAX_REPLY_SUBJECT or self._inbox.fullmatch(reply) is None:
+        elif not self.answers_at(reply):
             self.counts["no inbox"] += 1
         elif not self.mailbox.tell(Request(payload, reply.decode(), time.monotonic()), len(payload)):
             self.counts["overrun"] += 1
+
+    def answers_at(self, reply: bytes) -> bool:
+        """Say whether ``reply`` is an inbox of this mesh."""
+        return len(reply) <= MAX_REPLY_SUBJECT and self._inbox.fullmatch(reply) is not None
 
     async def receive(self, message: Request) -> None:
         await asyncio.sleep(0)  # a full mailbox must not keep the bus's watchdog waiting

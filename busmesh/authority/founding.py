@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import logging
 import re
 
-from busmesh.errors import NotFound, UsageError
+from busmesh.errors import BusmeshError, NotFound, UsageError
 from busmesh.identity import files
 from busmesh.identity.ca import CertificateAuthority
 from busmesh.identity.jointoken import Grant, JoinToken
+from busmesh.identity.revocation import Revocations
 from busmesh.identity.store import Home
 from busmesh.identity.trust import TrustBundle
+from busmesh.identity.trustlog import TrustState
+from busmesh.identity.verify import Verifier
 from busmesh.names import SpiffeId, token
+from busmesh.trust.store import TrustStore
 
 log = logging.getLogger(__name__)
 
@@ -54,21 +59,37 @@ def found(home: Home, mesh: str, operator: str, now: float) -> None:
     if not home.operators():
         home.save_operator(ca.issue_svid(SpiffeId(mesh, operator=operator), now))
         log.info("operator %s: made an identity", operator)
-    renew_operators(home, ca, now)
+    renew_operators(home, ca, now, revocations_of(home, mesh, now))
     _join_token(home, mesh, now)
 
 
-def renew_operators(home: Home, ca: CertificateAuthority, now: float) -> None:
+def renew_operators(home: Home, ca: CertificateAuthority, now: float, revocations: Revocations) -> None:
     """Issue the next SVID of each operator in ``home`` who is past half of the present one's life.
+
+    Not of one who was revoked: what is issued later would count.
 
     Raises:
         IdentityError: a stored one cannot be trusted or read.
     """
     for name in home.operators():
         svid = home.operator(name)
-        if now >= (svid.not_before + svid.not_after) / 2:
+        hit = (svid.id, svid.certificate.serial_number, svid.not_before)
+        if revocations.hitting(*hit) is None and now >= (svid.not_before + svid.not_after) / 2:
             home.save_operator(ca.issue_svid(SpiffeId(ca.mesh, operator=name), now))
             log.info("operator %s: renewed the identity", name)
+
+
+def revocations_of(home: Home, mesh: str, now: float) -> Revocations:
+    """Return the revocations that the home knows of, for who works there while no authority runs.
+
+    Raises:
+        IdentityError: something in the home cannot be trusted or read.
+    """
+    state = TrustState(Verifier(home.trust(mesh)))
+    for entry in TrustStore(home.trust_log).read():
+        with contextlib.suppress(BusmeshError):
+            state.take(entry, now)
+    return state.verifier.revocations
 
 
 def check(home: Home, mesh: str) -> None:

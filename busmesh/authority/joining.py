@@ -6,10 +6,12 @@ restarted. Who has joined already stays: a token is asked for once, and shutting
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import NamedTuple
 
 from busmesh.authority.locking import newcomer_login
+from busmesh.authority.logins import Logins, newcomers
 from busmesh.errors import IdentityError, NotFound, UsageError
 from busmesh.identity.jointoken import Grant, JoinToken, within
 from busmesh.identity.store import Home
@@ -113,11 +115,25 @@ def narrowed(grant: Grant, service: str | None, namespace: str | None, expires: 
     )
 
 
+def remember_login(home: Home, grant: Grant, now: float) -> None:
+    """Write down the login that goes with a token as it is now, so that it can be taken back later.
+
+    A running authority does so by itself; this is for a token that changes while there is none.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with contextlib.suppress(NotFound):  # the bus asks nobody for a login
+        home.bus_accounts()
+        Logins(home.bus_logins).append(newcomers(grant, now))
+
+
 def withdraw(home: Home, grant: Grant, now: float) -> Grant | None:
     """Forget a token; return what replaces it if it was the home's own, by which agents here join.
 
     The new one allows the same, so a leaked token can be withdrawn without a pause for those who stay.
     """
+    remember_login(home, grant, now)
     home.delete_ticket(grant.token.id)
     replacement = None
     if own_token(home) == grant.token.id:

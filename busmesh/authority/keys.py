@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 from random import Random
@@ -111,9 +112,14 @@ class Keys:
         """
         if now >= self._operators_at and self.issues:
             self._operators_at = now + OPERATORS_EVERY_S
-            renew_operators(self._home, self.ca, now)
+            revocations = self.verifier.revocations
+            renew_operators(self._home, self.ca, now, revocations)
             if self.register.accounts is not None:
-                grant_logins(self._home, self._id.mesh, self.register.accounts)
+                grant_logins(self._home, self._id.mesh, self.register.accounts, revocations)
+
+    def look_at_operators(self) -> None:
+        """Do not wait for the hour to be over: one of them may have been revoked."""
+        self._operators_at = -math.inf
 
     def _read_accounts(self) -> None:
         try:

@@ -10,16 +10,20 @@ import contextlib
 import dataclasses
 import ipaddress
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeGuard
 
 from cryptography import x509
 
-from busmesh.bus.accounts import BusAccounts
+from busmesh.authority.founding import revocations_of
+from busmesh.authority.logins import Issued, Logins, observer
+from busmesh.bus.accounts import BEGINNING, BusAccounts
 from busmesh.bus.jwt import claims_of
 from busmesh.bus.login import Credentials
 from busmesh.bus.permissions import (
+    accounts_permissions,
     authority_permissions,
     newcomer_permissions,
     observer_permissions,
@@ -31,6 +35,7 @@ from busmesh.errors import NotFound, UsageError
 from busmesh.identity import files
 from busmesh.identity.ca import CertificateAuthority, issue_server_certificate
 from busmesh.identity.jointoken import Grant
+from busmesh.identity.revocation import Revocations
 from busmesh.identity.store import Home
 from busmesh.identity.svid import Svid
 from busmesh.names import Subjects
@@ -57,7 +62,7 @@ def lock_bus(home: Home, mesh: str) -> BusAccounts:
         accounts = BusAccounts.generate()
         home.save_bus_accounts(accounts)
         log.info("the bus of mesh %s is locked: made the keys that sign logins", mesh)
-    grant_logins(home, mesh, accounts)
+    grant_logins(home, mesh, accounts, revocations_of(home, mesh, time.time()))
     return accounts
 
 
@@ -80,33 +85,29 @@ def announce_bus(home: Home, mesh: str, url: str, *, mesh_tls: bool) -> None:
         home.save_join_ticket(wanted)
 
 
-def grant_logins(home: Home, mesh: str, accounts: BusAccounts) -> None:
+def grant_logins(home: Home, mesh: str, accounts: BusAccounts, revocations: Revocations) -> None:
     """Make the logins of the operators and of newcomers that are missing or end before what they go with.
+
+    An operator who was revoked loses the login that is here, so that commands show another's.
 
     Raises:
         IdentityError: something in the home cannot be trusted or read.
     """
+    logins = Logins(home.bus_logins)
     for name in home.operators():
         svid = home.operator(name)
         until, held = svid.not_after, home.login("operator", name)
-        if not (_good(held, accounts.account_id, until) and _good(held.writing, accounts.logs.public, until)):
-            home.save_login("operator", name, operator_credentials(accounts, svid))
+        if revocations.hitting(svid.id, svid.certificate.serial_number, svid.not_before) is not None:
+            home.delete_login("operator", name)
+        elif not (
+            _good(held, accounts.account_id, until) and _good(held.writing, accounts.logs.public, until)
+        ):
+            home.save_login("operator", name, operator_credentials(accounts, svid, logins))
             log.info("operator %s: made a login to the bus", name)
     ticket = home.join_ticket()
     grant = home.grants().get(ticket.token.id)
     if grant is not None and not _good(ticket.credentials, accounts.account_id, None):
         home.save_join_ticket(dataclasses.replace(ticket, login=newcomer_login(accounts, grant)))
-
-
-def operator_credentials(accounts: BusAccounts, svid: Svid) -> Credentials:
-    """Return a login for the operator whose SVID this is; it ends when that does."""
-    name, subjects = svid.id.operator, Subjects(svid.id.mesh)
-    return accounts.credentials(
-        f"operator {name}",
-        operator_permissions(subjects, name),
-        expires=svid.not_after,
-        writing=writer_permissions(subjects, "operator", name),
-    )
 
 
 def newcomer_login(accounts: BusAccounts, grant: Grant) -> str:
@@ -119,6 +120,19 @@ def newcomer_login(accounts: BusAccounts, grant: Grant) -> str:
         key=token.bus_key(),
     )
     return made.jwt
+
+
+def operator_credentials(accounts: BusAccounts, svid: Svid, logins: Logins) -> Credentials:
+    """Return a login for the operator whose SVID this is; it ends when that does."""
+    name, subjects = svid.id.operator, Subjects(svid.id.mesh)
+    made = accounts.credentials(
+        f"operator {name}",
+        operator_permissions(subjects, name),
+        expires=svid.not_after,
+        writing=writer_permissions(subjects, "operator", name),
+    )
+    logins.add(Issued.of(made.jwt, str(svid.id), svid.certificate.serial_number))
+    return made
 
 
 def authority_login(home: Home, mesh: str, name: str) -> Credentials | None:
@@ -136,6 +150,16 @@ def authority_login(home: Home, mesh: str, name: str) -> Credentials | None:
         authority_permissions(subjects, name),
         writing=writer_permissions(subjects, "authority", name),
     )
+
+
+def accounts_login(home: Home, mesh: str, name: str) -> Credentials | None:
+    """Return a login by which the authority tells the server of accounts; None while the bus is open."""
+    try:
+        accounts = home.bus_accounts()
+    except NotFound:
+        return None
+    permissions = accounts_permissions(Subjects(mesh), name, accounts.mesh_accounts(mesh, BEGINNING))
+    return accounts.system_credentials(f"authority {name}", permissions)
 
 
 def hand_out(home: Home, mesh: str, place: Home) -> None:
@@ -174,6 +198,7 @@ def observer_login(
     accounts = home.bus_accounts()
     permissions = observer_permissions(Subjects(mesh), name)
     made = accounts.credentials(f"observer {name}", permissions, expires=until)
+    Logins(home.bus_logins).add(Issued.of(made.jwt, observer(name)))
     if place is not None:
         hand_out(home, mesh, place)
         return place.save_login("observer", name, made)

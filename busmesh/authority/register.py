@@ -3,14 +3,17 @@
 Subjects name an instance and not its service, so two services must not have instances of one name: the login
 of one would hear what is meant for the other. A join token that is good for one service could otherwise be
 used to get the login of another's instance.
+
+What it signs it remembers, since a login is taken back by its key and a revocation knows none.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
+from busmesh.authority.logins import Issued, Logins
 from busmesh.bus.accounts import BusAccounts
 from busmesh.bus.permissions import agent_permissions, operator_permissions
 from busmesh.identity.store import Home
@@ -39,10 +42,15 @@ class Register:
         self._changed = False
         #: What signs logins; None while the bus is not locked.
         self.accounts: BusAccounts | None = None
+        #: Those that were signed, so that they can be taken back.
+        self.logins = Logins(home.bus_logins, clock)
+        self.logins.follow()
+        #: Keys of those that were taken back.
+        self.shut_out: Collection[str] = ()
 
     def __repr__(self) -> str:
         locked = "open" if self.accounts is None else "locked"
-        return f"<Register {len(self._names)} names, {locked} bus>"
+        return f"<Register {len(self._names)} names, {self.logins!r}, {locked} bus>"
 
     @property
     def empty(self) -> bool:
@@ -70,7 +78,11 @@ class Register:
         self._changed = True
         return True
 
-    def login(self, spiffe_id: SpiffeId, bus_key: bytes, until: float) -> str:
+    def room(self, spiffe_id: SpiffeId) -> bool:
+        """Say whether ``spiffe_id`` may have one more login: each is remembered until it ends."""
+        return self.accounts is None or self.logins.room(str(spiffe_id), self.shut_out)
+
+    def login(self, spiffe_id: SpiffeId, bus_key: bytes, until: float, serial: int) -> str:
         """Return a login that can do what ``spiffe_id`` does, and ends with its certificate."""
         if self.accounts is None:
             return ""
@@ -80,10 +92,16 @@ class Register:
             permissions = operator_permissions(self._subjects, spiffe_id.operator)
         else:
             return ""
-        return self.accounts.login(str(spiffe_id), bus_key, permissions, expires=until)
+        made = self.accounts.login(str(spiffe_id), bus_key, permissions, expires=until)
+        self.logins.add(Issued.of(made, str(spiffe_id), serial))
+        return made
 
     def save(self) -> None:
         """Write down what changed, if anything did; a full disk is worth a line in the log and no more."""
+        try:
+            self.logins.tidy()
+        except OSError as error:
+            log.error("the list of logins was not tidied: %s", error.strerror)
         if not self._changed:
             return
         now = self._clock()

@@ -9,8 +9,8 @@ JetStream sends an answer wherever whoever asks wants it, whatever that login ma
 account that imports nothing: an answer to somebody in the mesh's account stays in the mesh's account, and
 no subject there leads to a log. What goes the other way is what :func:`shared_logs` lists.
 
-The **signing** keys sign the users of these two, and are the only ones that the authority uses while it
-runs. A **system** account is there because a server in this mode wants one; nobody has a login to it.
+The **signing** keys sign the users of these two. Logins are taken back by telling the server of the accounts
+anew, which the operator key signs, by a login to the **system** account, and only the authority has one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
-from busmesh.bus.jwt import AccountLimits, Permissions, User, account_jwt, operator_jwt, user_jwt
+from busmesh.bus.jwt import Account, AccountLimits, Permissions, User, account_jwt, operator_jwt, user_jwt
 from busmesh.bus.login import Credentials
 from busmesh.bus.nkeys import KeyPair, Role, public_text
 from busmesh.bus.permissions import shared_logs
@@ -28,6 +28,9 @@ from busmesh.names import Subjects
 
 #: Bytes that the policy log and the trust log may take together, and more than both do.
 MAX_DISK = 1024 * 1024 * 1024
+#: When the accounts in a server's configuration were issued, in unix seconds: before all that it is told
+#: later, so that a restart brings back no login that was taken back meanwhile.
+BEGINNING = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,29 +75,41 @@ class BusAccounts:
 
     def server_claims(self, mesh: str, *, max_disk: int = MAX_DISK) -> tuple[str, dict[str, str]]:
         """Return what a server must know: the operator's JWT, and the JWT of each account by its id."""
-        now, shared = time.time(), shared_logs(Subjects(mesh))
+        accounts = self.mesh_accounts(mesh, BEGINNING, max_disk=max_disk)
+        accounts[self.system.public] = account_jwt(self.operator, self.system, Account("SYS"), BEGINNING)
+        return operator_jwt(self.operator, f"busmesh-{mesh}", BEGINNING), accounts
+
+    def mesh_accounts(
+        self, mesh: str, now: float, revoked: Mapping[str, int] | None = None, *, max_disk: int = MAX_DISK
+    ) -> dict[str, str]:
+        """Return the JWT of each account that has users, by its id.
+
+        Args:
+            mesh: the mesh's name.
+            now: when they are issued, unix seconds.
+            revoked: by the user's public key, up to when what was issued to it counts no more. One key may
+                have a login to each account.
+            max_disk: bytes that the logs may take together.
+        """
+        shared, revoked = shared_logs(Subjects(mesh)), revoked or {}
+        logs = Account(
+            f"busmesh-{mesh}-logs",
+            signing_keys=(self.logs_signing.public,),
+            limits=AccountLimits(disk=max_disk, streams=2),
+            exports=shared,
+            revoked=revoked,
+        )
+        mine = Account(
+            f"busmesh-{mesh}",
+            signing_keys=(self.signing.public,),
+            imports={self.logs.public: shared},
+            revoked=revoked,
+        )
         # A server that begins with the importing one would not find what it imports.
-        accounts = {
-            self.logs.public: account_jwt(
-                self.operator,
-                self.logs,
-                f"busmesh-{mesh}-logs",
-                now,
-                signing_keys=(self.logs_signing.public,),
-                limits=AccountLimits(disk=max_disk, streams=2),
-                exports=shared,
-            ),
-            self.account.public: account_jwt(
-                self.operator,
-                self.account,
-                f"busmesh-{mesh}",
-                now,
-                signing_keys=(self.signing.public,),
-                imports={self.logs.public: shared},
-            ),
-            self.system.public: account_jwt(self.operator, self.system, "SYS", now),
+        return {
+            self.logs.public: account_jwt(self.operator, self.logs, logs, now),
+            self.account.public: account_jwt(self.operator, self.account, mine, now),
         }
-        return operator_jwt(self.operator, f"busmesh-{mesh}", now), accounts
 
     def login(
         self, name: str, public: bytes, permissions: Permissions, *, expires: float | None = None
@@ -134,3 +149,9 @@ class BusAccounts:
             return Credentials(key, jwt)
         user = User(name, key.public, writing, expires)
         return Credentials(key, jwt, user_jwt(self.logs_signing, self.logs.public, user, time.time()))
+
+    def system_credentials(self, name: str, permissions: Permissions) -> Credentials:
+        """Return a login to the system account with a fresh key, for the authority."""
+        key = KeyPair.generate(Role.USER)
+        user = User(name, key.public, permissions)
+        return Credentials(key, user_jwt(self.system, self.system.public, user, time.time()))

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 #: thousand agents do not return in one instant.
 RECONNECT_FIRST_S = 0.2
 RECONNECT_MAX_S = 0.5
+#: Who is refused tries less often, down to this: nothing but another login will help.
+REFUSED_MAX_S = 4.0
 WATCHDOG_INTERVAL_S = 1.0
 WATCHDOG_TIMEOUT_S = 0.8
 WATCHDOG_MISSES = 2
@@ -232,13 +234,15 @@ class Connection:
         log.warning(
             "bus: the client was closed (%s); building a new one", self._last_error or "no reason given"
         )
+        longest = RECONNECT_MAX_S
         while not self._closing:
-            await asyncio.sleep(self._rng.uniform(0.1, RECONNECT_MAX_S))
+            await asyncio.sleep(self._rng.uniform(0.1, longest))
             try:
                 if await self._connect_once():
                     break
-            except Denied:
-                continue  # until the login is known again
+                longest = RECONNECT_MAX_S
+            except Denied:  # until the login is known again, which may be never: it may have been revoked
+                longest = min(2 * longest, REFUSED_MAX_S)
             except Exception:  # whatever it is, giving up would cut the agent off for good
                 log.exception("bus: the connection could not be built anew")
         self._rebuilding = False

@@ -14,7 +14,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from busmesh.bus.nkeys import KeyPair
@@ -85,46 +84,57 @@ class Shared:
         ]
 
 
-def account_jwt(
-    operator: KeyPair,
-    account: KeyPair,
-    name: str,
-    now: float,
-    *,
-    signing_keys: tuple[str, ...] = (),
-    limits: AccountLimits = AccountLimits(),
-    exports: Shared = Shared(),
-    imports: Mapping[str, Shared] = MappingProxyType({}),
-) -> str:
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What an account is to be.
+
+    Attributes:
+        name: for people.
+        signing_keys: public keys that sign its users.
+        limits: of what it may use of JetStream.
+        exports: what every other account of the server may import.
+        imports: what it takes from other accounts, by their public keys.
+        revoked: by the user's public key, up to when (unix seconds) logins that were issued to it count no
+            more; the server cuts off who is connected by one.
+    """
+
+    name: str
+    signing_keys: tuple[str, ...] = ()
+    limits: AccountLimits = AccountLimits()
+    exports: Shared = Shared()
+    imports: Mapping[str, Shared] = field(default_factory=dict)
+    revoked: Mapping[str, int] = field(default_factory=dict)
+
+
+def account_jwt(operator: KeyPair, account: KeyPair, claims: Account, now: float) -> str:
     """Return an account, signed by the operator. Users who are granted nothing may do nothing in it.
 
     Args:
         operator: signs it.
         account: whose it is.
-        name: for people.
-        now: unix seconds.
-        signing_keys: public keys that sign its users.
-        limits: of what it may use of JetStream.
-        exports: what every other account of the server may import.
-        imports: what it takes from other accounts, by their public keys.
+        claims: what it is to be.
+        now: unix seconds. Of two claims of one account a server keeps the one that was issued later.
     """
     nothing = {"deny": [">"]}
     bounds: dict[str, Any] = dict.fromkeys(
         ("subs", "data", "payload", "imports", "exports", "conn"), _UNLIMITED
     )
     bounds |= {"wildcards": True, "leaf": 0}
+    limits = claims.limits
     if limits.disk:
         bounds |= {"disk_storage": limits.disk, "streams": limits.streams, "consumer": _UNLIMITED}
     nats = {
         "limits": bounds,
-        "signing_keys": list(signing_keys),
-        "exports": exports.exports(),
-        "imports": [each for other, shared in imports.items() for each in shared.imports(other)],
+        "signing_keys": list(claims.signing_keys),
+        "exports": claims.exports.exports(),
+        "imports": [each for other, shared in claims.imports.items() for each in shared.imports(other)],
         "default_permissions": {"pub": nothing, "sub": nothing},
         "type": "account",
         "version": 2,
     }
-    return _signed(operator, {"sub": account.public, "name": name, "nats": nats}, now)
+    if claims.revoked:
+        nats["revocations"] = dict(sorted(claims.revoked.items()))
+    return _signed(operator, {"sub": account.public, "name": claims.name, "nats": nats}, now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ be asked from the mesh's account, except for :func:`writer_permissions`, those o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from busmesh.bus.jwt import Permissions, Shared
 from busmesh.names import ServiceName, Subjects, token
 
@@ -20,6 +22,9 @@ AGENT_SUBSCRIPTIONS = 10_000
 #: A newcomer hears one inbox, and says no more than a request to enrol, of at most 4 KiB.
 NEWCOMER_SUBSCRIPTIONS = 4
 NEWCOMER_PAYLOAD = 8192
+
+#: Where a server is told of an account; in the system account alone.
+UPDATE_ACCOUNT = "$SYS.REQ.CLAIMS.UPDATE"
 
 _READ_LOG = ("STREAM.INFO", "STREAM.MSG.GET")
 _MAKE_LOG = "STREAM.CREATE"
@@ -108,8 +113,18 @@ def authority_permissions(subjects: Subjects, name: str) -> Permissions:
             subjects.renew,
             subjects.all_members,
             subjects.attendance,
+            subjects.shut_out,
             f"{subjects.role_inbox('authority', name)}.>",
         ),
+    )
+
+
+def accounts_permissions(subjects: Subjects, name: str, accounts: Iterable[str]) -> Permissions:
+    """Return what the authority may do in the server's system account: tell it anew of these accounts."""
+    lookups = (account_lookup(account) for account in accounts)
+    return Permissions(
+        publish=(UPDATE_ACCOUNT, *lookups),
+        subscribe=(f"{subjects.role_inbox('authority', name)}.>",),
     )
 
 
@@ -147,8 +162,14 @@ def operator_permissions(subjects: Subjects, name: str) -> Permissions:
     """
     looking = observer_permissions(subjects, name, role="operator")
     return Permissions(
-        (*looking.publish, subjects.dry_run, subjects.drill), (*looking.subscribe, subjects.dry_reports)
+        (*looking.publish, subjects.dry_run, subjects.drill, subjects.shut_out),
+        (*looking.subscribe, subjects.dry_reports),
     )
+
+
+def account_lookup(account: str) -> str:
+    """Return where each server says what it knows of an account."""
+    return f"$SYS.REQ.ACCOUNT.{account}.CLAIMS.LOOKUP"
 
 
 def _log_api(stream: str, *verbs: str) -> tuple[str, ...]:

@@ -223,7 +223,7 @@ class LocalServer:
         lines = base_lines(name=self.name, listen=listen, store=self.directory, max_payload=self.max_payload)
         lines.append(f"ports_file_dir: {quoted(self.directory)}")
         if self.security is not None:
-            lines += self.security.lines()
+            lines += self.security.lines(self.directory)
         file = self.directory / "server.conf"
         file.touch(0o600)
         file.write_text("\n".join([*lines, ""]), encoding="utf-8")

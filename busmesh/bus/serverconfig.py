@@ -1,7 +1,8 @@
 """The configuration of a NATS server for a mesh: logins, TLS, limits, JetStream.
 
 It holds no secret and need not change when agents come and go: the server knows the operator and the account,
-and learns at each login what the account's signing key has granted.
+and learns at each login what the account's signing key has granted. Which logins count no more it is told by
+the authority while it runs, and keeps in a folder beside its streams.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ from busmesh.bus.accounts import MAX_DISK, BusAccounts
 
 #: NATS's own default. Larger payloads hold up everybody else on the same connection.
 MAX_PAYLOAD = 1024 * 1024
+#: Where in its folder a server keeps its accounts, with the logins that count no more.
+ACCOUNTS = "accounts"
+#: How often the servers of a cluster compare their accounts: so long may one that was away lack a revocation.
+SYNC = "10s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +43,17 @@ class Security:
     accounts: BusAccounts
     tls: TlsFiles | None = None
 
-    def lines(self) -> list[str]:
+    def lines(self, store: Path) -> list[str]:
+        """Return what locks a server.
+
+        Args:
+            store: its folder, in which it keeps what it is told of the accounts.
+        """
         operator, accounts = self.accounts.server_claims(self.mesh)
         lines = [
             f"operator: {operator}",
             f"system_account: {self.accounts.system.public}",
-            "resolver: MEMORY",
+            f"resolver {{ type: full, dir: {quoted(store / ACCOUNTS)}, interval: {quoted(SYNC)} }}",
             "resolver_preload {",
             *(f"  {account}: {jwt}" for account, jwt in accounts.items()),
             "}",

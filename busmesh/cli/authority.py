@@ -18,7 +18,7 @@ import click
 from busmesh.agent.logkeeper import LogKeeper
 from busmesh.authority.authority import Authority
 from busmesh.authority.founding import check, found, operator_name
-from busmesh.authority.locking import authority_login
+from busmesh.authority.locking import accounts_login, authority_login
 from busmesh.bus.bus import Bus
 from busmesh.bus.login import Login
 from busmesh.cli.context import Context, context_options, run
@@ -121,6 +121,12 @@ def build_authority(
         logs = Bus(dataclasses.replace(options, name=f"{options.name} (logs)", login=writing))
     made = Authority(bus, context.home, context.mesh, name=name, logs=logs, lifetime_s=lifetime_s)
     if locked:
+        system = Login(read=partial(accounts_login, context.home, context.mesh, name))
+        made.shut_outs.system = Bus(
+            dataclasses.replace(
+                options, name=f"{options.name} (accounts)", login=system, credentials=None, nkey=None
+            )
+        )
         copy = AgentHome(context.home.path / "ca")
         made.accompany(LogKeeper(logs, context.subjects, copy, made.verifier, Random()))
     return [bus] if logs is bus else [bus, logs], made

@@ -93,14 +93,15 @@ def config(
     accounts = lock_bus(context.home, context.mesh)
     given = TlsFiles(tls_cert, tls_key) if tls_cert is not None and tls_key is not None else None
     encrypted = server_tls(context.home, context.mesh, reached, now) if tls else given
+    folder = store or context.home.path / "bus"
     lines = [
         f"# A NATS server for the mesh {context.mesh}: `busmesh bus config`. Nothing in here is secret.",
         *base_lines(
             name=name or f"busmesh-{context.mesh}",
             listen=f"{_bracketed(address)}:{port}",
-            store=store or context.home.path / "bus",
+            store=folder,
         ),
-        *Security(context.mesh, accounts, encrypted).lines(),
+        *Security(context.mesh, accounts, encrypted).lines(folder),
         *LIMITS,
     ]
     url = f"{'nats' if encrypted is None else 'tls'}://{_bracketed(reached[0])}:{port}"

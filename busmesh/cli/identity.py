@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from busmesh.authority.locking import hand_out, operator_credentials
+from busmesh.authority.logins import Logins
 from busmesh.cli.context import Context, context_options, run
 from busmesh.cli.duration import Duration
 from busmesh.cli.figures import age, rfc3339
@@ -231,7 +232,8 @@ def issue(
     place = context.home if out is None else Home(out)
     place.save_operator(svid)
     with contextlib.suppress(NotFound):  # the bus asks nobody for a login
-        place.save_login("operator", operator, operator_credentials(context.home.bus_accounts(), svid))
+        made = operator_credentials(context.home.bus_accounts(), svid, Logins(context.home.bus_logins))
+        place.save_login("operator", operator, made)
     if out is not None:
         hand_out(context.home, context.mesh, place)
     limits = "" if scope.everything else f", {scope}"

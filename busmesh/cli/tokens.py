@@ -18,6 +18,7 @@ from busmesh.authority.joining import (
     find,
     narrowed,
     own_token,
+    remember_login,
     withdraw,
 )
 from busmesh.cli.context import home_option, mesh_option, resolve, servers_of
@@ -185,8 +186,10 @@ def narrow(
         asked = _scope(service, namespace)
     elif expires is None:
         raise UsageError("narrower in what?", code="BM4214", hint="name SERVICE, --namespace or --expires")
-    until = None if expires is None or expires == math.inf else time.time() + expires
+    now = time.time()
+    until = None if expires is None or expires == math.inf else now + expires
     made = narrowed(grant, *asked, until)
+    remember_login(context.home, grant, now)
     context.home.save_grant(made)
     click.echo(json.dumps({"token": made.token.id} | _allows(made)))
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from busmesh.bus.nkeys import KEY_BYTES
@@ -51,6 +52,7 @@ class Refusal(StrEnum):
     INVALID = "invalid"
     REVOKED = "revoked"
     TAKEN = "taken"
+    CROWDED = "crowded"
 
 
 _ANOTHER = "get another from the home of the authority: busmesh identity token create"
@@ -62,6 +64,10 @@ _EXPLAINED: Mapping[str, tuple[str, str]] = {
     Refusal.FORBIDDEN: ("the join token is not for this service", _ANOTHER),
     Refusal.REVOKED: ("it was revoked a moment ago", "try again in a minute"),
     Refusal.TAKEN: ("another service has an instance of this name", "choose another with --instance"),
+    Refusal.CROWDED: (
+        "it was given too many logins to the bus within the life of one",
+        "is it started again and again? if its key was stolen, busmesh identity revoke frees their place",
+    ),
     Refusal.INVALID: ("the signing request does not prove a P-256 key", "check both versions of busmesh"),
 }
 
@@ -72,15 +78,28 @@ class Register(Protocol):
     def claim(self, spiffe_id: SpiffeId, until: float) -> bool:
         """Take an instance's name until ``until``, unix seconds; False if it is another service's."""
 
-    def login(self, spiffe_id: SpiffeId, bus_key: bytes, until: float) -> str:
-        """Return a login for a public key of 32 bytes; empty if the bus is not locked."""
+    def room(self, spiffe_id: SpiffeId) -> bool:
+        """Say whether there is room for one more login of ``spiffe_id``."""
+
+    def login(self, spiffe_id: SpiffeId, bus_key: bytes, until: float, serial: int) -> str:
+        """Return a login for a public key of 32 bytes; empty if the bus is not locked.
+
+        Args:
+            spiffe_id: whose it is.
+            bus_key: the key.
+            until: when it ends, unix seconds.
+            serial: number of the certificate that it goes with, by which it may be revoked.
+        """
 
 
 class _NoRegister:
     def claim(self, spiffe_id: SpiffeId, until: float) -> bool:
         return True
 
-    def login(self, spiffe_id: SpiffeId, bus_key: bytes, until: float) -> str:
+    def room(self, spiffe_id: SpiffeId) -> bool:
+        return True
+
+    def login(self, spiffe_id: SpiffeId, bus_key: bytes, until: float, serial: int) -> str:
         return ""
 
 
@@ -283,11 +302,13 @@ def answer(
                 refusal = Refusal.REVOKED
             elif not grant.allows(spiffe_id):
                 refusal = Refusal.FORBIDDEN
+            elif not register.room(spiffe_id):
+                refusal = Refusal.CROWDED
             elif not register.claim(spiffe_id, until):
                 refusal = Refusal.TAKEN
             else:
                 certificate = ca.issue(spiffe_id, requested_key(csr), now, lifetime_s=lifetime_s)
-                granted = bus_login(register, spiffe_id, bus_key, until)
+                granted = bus_login(register, spiffe_id, bus_key, until, certificate)
         except (IdentityError, InvalidName):
             refusal = Refusal.INVALID
     if refusal is not None:
@@ -296,11 +317,14 @@ def answer(
     return Answer(_reply(token, nonce, _GRANTED, certificate, roots, granted), spiffe_id)
 
 
-def bus_login(register: Register, spiffe_id: SpiffeId, bus_key: bytes, until: float) -> bytes:
+def bus_login(
+    register: Register, spiffe_id: SpiffeId, bus_key: bytes, until: float, certificate: bytes
+) -> bytes:
     """Return a login for ``bus_key`` that ends when the certificate does; empty if none is wanted or made."""
     if len(bus_key) != KEY_BYTES:
         return b""
-    return register.login(spiffe_id, bus_key, until).encode()
+    serial = x509.load_der_x509_certificate(certificate).serial_number
+    return register.login(spiffe_id, bus_key, until, serial).encode()
 
 
 def _revoked(spiffe_id: SpiffeId, verifier: Verifier | None, now: float) -> bool:

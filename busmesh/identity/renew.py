@@ -130,10 +130,12 @@ def answer_renewal(
         csr, bus_key = reader.binary(MAX_SIGNING_REQUEST), reader.binary(KEY_BYTES)
         reader.end()
         until = now + (LIFETIME_S[kind_of(spiffe_id)] if lifetime_s is None else lifetime_s)
+        if not register.room(spiffe_id):
+            return Answer(_DENIED, spiffe_id, Refusal.CROWDED)
         if not register.claim(spiffe_id, until):
             return Answer(_DENIED, spiffe_id, Refusal.TAKEN)
         certificate = ca.issue(spiffe_id, requested_key(csr), now, lifetime_s=lifetime_s)
-        granted = bus_login(register, spiffe_id, bus_key, until)
+        granted = bus_login(register, spiffe_id, bus_key, until, certificate)
     except BusmeshError:
         return Answer(_DENIED, refusal=Refusal.DENIED)
     body = pack(hashlib.sha256(request).digest(), certificate, (bundle or verifier.bundle).to_pem(), granted)

@@ -12,6 +12,7 @@ replaced at once; the ``.crt`` beside it is for people and tools.
     ca/grants/<token>.json            what each join token allows
     ca/bus.key                        what signs logins to a locked bus
     ca/instances.json                 which service has which instance name
+    ca/logins                         which logins were signed for whom, until they end
     ca/bus-tls.key  ca/bus-tls.crt    the bus's own certificate, if the mesh vouches for it
     operator/<name>.key  .crt         who signs policies
     operator/<name>.creds             the logins of that operator, to the mesh and to its logs
@@ -298,6 +299,11 @@ class Home:
     def save_instances(self, names: Mapping[str, tuple[str, float]]) -> None:
         files.write(self.path / "ca" / "instances.json", json.dumps(names).encode())
 
+    @property
+    def bus_logins(self) -> Path:
+        """The file of the logins that were signed, for who takes them back."""
+        return self.path / "ca" / "logins"
+
     def save_server_certificate(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
         """Store the bus's own certificate, for the server to read: ``ca/bus-tls.key`` and ``.crt``."""
         files.write_pair(self.path / "ca" / "bus-tls.key", certificate, key)
@@ -315,6 +321,10 @@ class Home:
         path = self._login(role, name)
         files.write(path, credentials.reveal().encode())
         return path
+
+    def delete_login(self, role: str, name: str) -> None:
+        """Forget a login that counts no more."""
+        self._login(role, name).unlink(missing_ok=True)
 
     def logins(self, role: str) -> list[str]:
         """Return the names of those of a role whose logins are here."""

@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from busmesh.authority import founding
-from busmesh.authority.founding import check, found, operator_name
+from busmesh.authority.founding import check, found, operator_name, revocations_of
 from busmesh.errors import IdentityError, InvalidName, NotFound, UsageError
 from busmesh.identity.ca import CertificateAuthority
+from busmesh.identity.revocation import Revocation
 from busmesh.identity.store import Context, Home
 from busmesh.identity.trust import RetiredRoot, TrustBundle
+from busmesh.identity.trustlog import seal_revocation
 from busmesh.identity.verify import verify_certificate
+from busmesh.trust.store import TrustStore
 
 DAY = 86400.0
 
@@ -177,3 +180,17 @@ def test_a_user_without_a_name_is_admin(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(founding.getpass, "getuser", nobody)
     assert operator_name() == "admin"
+
+
+def test_an_operator_who_was_revoked_is_not_renewed(home: Home) -> None:
+    """What is issued later counts, so a renewal would bring back who was shut out."""
+    began = time.time()
+    found(home, "local", "ada", began)
+    before = home.operator("ada").certificate
+    revocation = Revocation(
+        "spiffe://local/operator/ada", 0, int(began * 1000), int((began + 90 * DAY) * 1000)
+    )
+    TrustStore(home.trust_log).append(seal_revocation(home.authority("local"), revocation, began))
+    found(home, "local", "ada", began + 60 * DAY)
+    assert home.operator("ada").certificate == before
+    assert [*revocations_of(home, "local", began)] == [revocation]

@@ -185,7 +185,7 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
     accounts = BusAccounts.generate()
-    config = "\n".join(Security("local", accounts).lines())
+    config = "\n".join(Security("local", accounts).lines(tmp_path / "bus"))
     with NatsServer(tmp_path / "bus", config=config) as server:
         yield Place(server, accounts)
 

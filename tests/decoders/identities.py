@@ -18,6 +18,8 @@ from busmesh.identity.renew import Renewal, answer_renewal
 from busmesh.identity.revocation import Revocation
 from busmesh.identity.rooted import seal_rooted
 from busmesh.identity.scope import Scope
+from busmesh.identity.shutout import PURPOSE as SHUT_OUT
+from busmesh.identity.shutout import open_answer
 from busmesh.identity.svid import Svid
 from busmesh.identity.trust import RetiredRoot, TrustBundle
 from busmesh.identity.trustlog import BUNDLE, MAX_ENTRY, REVOCATION, TrustState
@@ -217,6 +219,23 @@ IDENTITIES = [
         (pack(1000), pack(0)),
         ("identity.drill:open_drill",),
         world.signed(OPERATOR, DRILL),
+        "msgpack",
+        REFUSED,
+    ),
+    Decoder(
+        "question about a revocation",
+        lambda body: Revocation.decode(body, MESH),
+        (_REVOKED, _SERVICE_REVOKED),
+        (),
+        form="msgpack",
+        refuses=(RemoteProtocolError,),
+    ),
+    Decoder(
+        "answer about a revocation",
+        lambda answer: open_answer(answer, b"question", VERIFIER, NOW),
+        (pack(hashlib.sha256(b"question").digest(), 2, 1, b"why"),),
+        ("identity.shutout:open_answer",),
+        world.signed(AUTHORITY, SHUT_OUT),
         "msgpack",
         REFUSED,
     ),

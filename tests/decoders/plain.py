@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from busmesh.authority.shutout import refusal_of
 from busmesh.bus.bus import Bus
 from busmesh.bus.client import Client
 from busmesh.bus.denial import Denial
@@ -256,6 +257,13 @@ PLAIN = [
         lambda data: claims_of(data.decode("latin-1")) or None,
         (b"e30.eyJzdWIiOiJVQSIsImV4cCI6MX0.x",),
         ("bus.jwt:claims_of",),
+    ),
+    Decoder(
+        "a server's answer to an account's claims",
+        lambda data: True if refusal_of(data) == "" else None,
+        (b'{"server": {}, "data": {"account": "A", "code": 200, "message": "jwt updated"}}',),
+        ("authority.shutout:refusal_of",),
+        form="json",
     ),
     *(
         Decoder(
