@@ -10,7 +10,7 @@ import click
 from busmesh.bus.policylog import LogUnavailable, PolicyLog
 from busmesh.cli.context import Context, context_options, run
 from busmesh.cli.duration import Duration
-from busmesh.cli.figures import counted, rfc3339
+from busmesh.cli.figures import rfc3339
 from busmesh.cli.heard import tell
 from busmesh.cli.logs import log_option
 from busmesh.cli.operator import desk, operator_option, operator_svid
@@ -25,6 +25,7 @@ from busmesh.operator.revoke import Target, make_revocation, read_target
 from busmesh.operator.rollcall import call_roll
 from busmesh.operator.shuttingout import ask_shut_out
 from busmesh.operator.trusting import confirmed, publish_entry
+from busmesh.operator.wording import counted
 
 
 @click.command()
