@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 #: All servers are asked so often whether they know what they should: one of a cluster may have been away.
 CHECK_S = 10.0
+AFTER_TELLING_S = 0.5
 #: For the answers of all servers of a cluster.
 GATHER_S = 0.3
 #: After a bus that could not be told.
@@ -154,21 +155,23 @@ class ShutOuts(Actor[Look | Asked]):
         self._look()
         try:
             await self.system.connect(patience=CONNECT_S)
-            await self._compare(self.system, everybody=everybody)
+            told = await self._compare(self.system, everybody=everybody)
+            # Another authority may have told it something else in the same moment, and only one is kept.
+            self._check_at = now + (AFTER_TELLING_S if told else CHECK_S)
         except (BusUnavailable, Denied) as error:
             self._retry_at = now + RETRY_S
             self._failed(error)
         else:
-            self._check_at = now + CHECK_S
             if self._problem:
                 log.info("shut out: the bus can be told again")
             self._problem = ""
 
-    async def _compare(self, system: Bus, *, everybody: bool) -> None:
+    async def _compare(self, system: Bus, *, everybody: bool) -> bool:
+        """Have the servers know what they should; say whether there was anything to tell them."""
         accounts = self._keys.register.accounts
         if accounts is None:
-            return
-        now, told_to = time.time(), list[set[str]]()
+            return False
+        now, told_to, anything = time.time(), list[set[str]](), False
         for account, own in accounts.mesh_accounts(self._mesh, now).items():
             answers = await self._ask(system, account, everybody=everybody)
             held = [claims for answer in answers if (claims := claims_of(answer)).get("sub") == account]
@@ -187,10 +190,11 @@ class ShutOuts(Actor[Look | Asked]):
                 issued = max(now, latest + 1)  # or a server that compares it with another's would not take it
                 await self._tell(system, accounts.mesh_accounts(self._mesh, issued, wanted)[account])
                 log.info("shut out: the bus refuses %d logins from now on", len(wanted))
-                self._check_at = 0.0  # another authority may have told it something else at the same moment
+                anything = True
             told_to.append(set(wanted))
         self._told = set.intersection(*told_to)
         self._claims_shown = True
+        return anything
 
     async def _ask(self, system: Bus, account: str, *, everybody: bool) -> list[str]:
         """Return the claims of an account as the servers know them: the first, or all."""

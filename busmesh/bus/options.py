@@ -96,7 +96,8 @@ class BusOptions:
                 return f"{flag} names {file}: is it of this bus, and not expired?"
         if self.login is not None and self.login.credentials is not None:
             return (
-                "is it of this bus and not expired? a newcomer needs the whole file of the join token: --join"
+                "is it of this bus, and neither expired nor taken back? a newcomer needs the whole file of a "
+                "join token that still lets in: --join"
             )
         return (
             "this bus asks for a login: name the home of its mesh (--home, BUSMESH_HOME), a join token "

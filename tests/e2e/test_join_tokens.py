@@ -55,7 +55,10 @@ def test_a_token_lets_in_whom_it_is_for_until_it_is_withdrawn(
 
             token("delete", made["token"])
             heeded(mesh, f"join token {made['token']} was withdrawn")
-            assert "BM4203" in refused(mesh, "orders", "orders-1", file)
+            heeded(mesh, "shut out: the bus refuses 1 logins")
+            why = refused(mesh, "orders", "orders-1", file)
+            assert "BM3002" in why
+            assert "nor taken back? a newcomer needs the whole file of a join token that still lets in" in why
             assert agent.running, "who has joined stays"
             done = mesh.run("instances", "orders", "-o", "json")
             assert json.loads(done.stdout)["instance"] == "orders-0"
