@@ -8,6 +8,7 @@ import signal
 from collections.abc import Mapping, Sequence
 
 from busmesh.errors import UsageError
+from busmesh.identity import coredumps
 
 
 class Child:
@@ -28,6 +29,7 @@ class Child:
             process = await asyncio.create_subprocess_exec(*command, env=dict(environment), stdout=2)
         except OSError as error:
             raise UsageError(f"{command[0]} cannot be run: {error.strerror}", code="BM3202") from None
+        coredumps.allow_again(process.pid)
         return cls(process)
 
     async def wait(self) -> int:

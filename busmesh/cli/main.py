@@ -15,6 +15,7 @@ from typing import NamedTuple
 import click
 
 from busmesh import __version__
+from busmesh.identity import coredumps
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
@@ -121,6 +122,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _invoke(args: list[str]) -> int:
+    coredumps.forbid()
     try:
         with cli.make_context("busmesh", args) as context:
             result = cli.invoke(context)

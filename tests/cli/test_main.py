@@ -61,13 +61,14 @@ def test_every_command_of_the_table_is_there_and_helps(name: str, capsys: pytest
 def test_the_overview_names_every_command_and_imports_none() -> None:
     code = (
         "import sys; from busmesh.cli.main import main; main(['--help']);"
-        "print([m for m in sys.modules if m.startswith('busmesh.')])"
+        "print(sorted(m for m in sys.modules if m.startswith('busmesh.')))"
     )
     overview, _, modules = python("-c", code).stdout.strip().rpartition("\n")
     for name, entry in COMMANDS.items():
         assert f"  {name} " in overview
         assert entry.summary in overview
-    assert modules == "['busmesh.cli', 'busmesh.cli.main']"
+    needed = ["busmesh.cli", "busmesh.cli.main", "busmesh.identity", "busmesh.identity.coredumps"]
+    assert modules == str(needed)
 
 
 def test_version_waits_for_nothing_heavy() -> None:
