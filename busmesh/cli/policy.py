@@ -21,6 +21,7 @@ from busmesh.cli.output import Output, output_option, show
 from busmesh.cli.policydryrun import try_out
 from busmesh.cli.policyfiles import tell_findings
 from busmesh.cli.policyviews import STATUS_COLUMNS, status_row, tell_passed
+from busmesh.cli.revisionnumber import RevisionNumber
 from busmesh.errors import BusmeshError
 from busmesh.identity.dryruns import MAX_DURATION_S
 from busmesh.identity.svid import Svid
@@ -147,7 +148,7 @@ def delete(keys: tuple[str, ...], **options: Any) -> int:
 
 
 @policy.command()
-@click.argument("number", type=click.IntRange(min=0))
+@click.argument("number", type=RevisionNumber(least=0))
 @_publishing_options
 def rollback(number: int, **options: Any) -> int:
     """Restore the policies as they were after revision NUMBER, as a new revision.

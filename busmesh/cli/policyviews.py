@@ -15,6 +15,7 @@ from busmesh.cli.figures import age, rfc3339
 from busmesh.cli.logs import log_option
 from busmesh.cli.operator import Desk, desk
 from busmesh.cli.output import Column, Output, Row, output_option, show, show_again, watch_option
+from busmesh.cli.revisionnumber import RevisionNumber
 from busmesh.cli.text import printable
 from busmesh.errors import NotFound
 from busmesh.members.announcement import Announcement
@@ -96,7 +97,7 @@ def _written_as(document: Document) -> str:
 @click.command()
 @click.argument("words", nargs=-1, required=True, metavar="KIND NAME | KIND/NAME")
 @click.option("-n", "--namespace", metavar="NAME", help="Default: default.")
-@click.option("--revision", type=click.IntRange(min=1), help="As it was after this revision.")
+@click.option("--revision", type=RevisionNumber(), help="As it was after this revision.")
 @click.option(
     "-o", "--output", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True, help="Format."
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from busmesh.policy.authentication import RequestAuthenticationSpec
 from busmesh.policy.authorization import AuthorizationSpec
+from busmesh.policy.checkregex import short_sighted
 from busmesh.policy.destination import DestinationSpec
 from busmesh.policy.documents import Document
 from busmesh.policy.faults import HttpFault
@@ -18,11 +19,11 @@ def check_document(document: Document) -> list[Finding]:
     """Return what is wrong or doubtful in a document whatever else there is."""
     match document.spec:
         case RouteSpec() as spec:
-            return [*_hosts(document, spec), *_rules(document, spec)]
+            return [*_hosts(document, spec), *_rules(document, spec), *short_sighted(document, spec)]
         case DestinationSpec() as spec:
             return list(_subsets(document, spec))
         case RateLimitSpec() as spec:
-            return list(_limits(document, spec))
+            return [*_limits(document, spec), *short_sighted(document, spec)]
         case AuthorizationSpec() as spec:
             return list(_access(document, spec))
         case RequestAuthenticationSpec() as spec:

@@ -4,8 +4,12 @@ Istio's regular expressions are RE2's, so RE2 runs them: same meaning, time line
 engine needs half a second for ``(a+)+$`` on 24 letters. RE2 is imported when the first pattern is, because
 its 2.5 MiB are wasted on an agent without one.
 
-RE2 is linear also in the size of the compiled pattern, so that and the text are capped: the slowest pattern
-found, on the text it likes least, takes 7 ms.
+RE2 is linear also in the size of the compiled pattern: where it cannot keep its states, as for
+``.*a.{100}b``, every instruction is tried at every byte. So the product of both is bounded, `MAX_STEPS`,
+and how long a text a pattern looks at follows from its size (:func:`longest_text`). Envoy bounds the pattern
+alone, and Istio lifts that bound.
+
+What is bounded is one pattern on one text. A request that is held against several pays for each of them.
 """
 
 from __future__ import annotations
@@ -21,10 +25,14 @@ from busmesh.errors import BusmeshError
 MAX_PATTERN = 1024
 #: Instructions of the compiled pattern, about one for each letter. Envoy's default is 100, Istio's 32,768.
 MAX_PROGRAM = 256
-#: A longer value is never looked at; see :func:`full_match`.
+#: A longer value is never looked at, nor one of fewer bytes by a large pattern; see :func:`longest_text`.
 MAX_TEXT = 8192
-#: Bytes that RE2 may take for one pattern; when its state cache is full it goes on, more slowly.
-MAX_MEMORY = 1 << 18
+#: Instructions times bytes that one pattern may take for one text: 1 ms of processor.
+MAX_STEPS = 3 << 17
+#: Bytes that RE2 may take for one pattern. When its state cache is full it goes on without, and has built the
+#: cache for nothing: with 1 MiB the worst case takes three times as long, and below 64 KiB large patterns
+#: that are harmless have no cache at all.
+MAX_MEMORY = 1 << 17
 #: Each match is a search of its own, which may look at the whole rest of the text.
 MAX_REPLACEMENTS = 64
 #: Groups in one replacement; together with the bounds above they keep a new path below 256 KiB.
@@ -40,28 +48,44 @@ def full_match(pattern: str, *, too_long: bool = False) -> Test:
 
     Args:
         pattern: RE2 syntax, ASCII.
-        too_long: what the test says of a value over 8 KiB. Choose the answer that keeps the rule from
-            applying: no rule should hold on the strength of a text that nobody looked at.
+        too_long: what the test says of a value that is longer than :func:`longest_text`. Choose the answer
+            that keeps the rule from applying: no rule should hold on the strength of a text that nobody
+            looked at.
 
     Raises:
         RefusedPattern: malformed, too large, or with constructs that cannot be matched in linear time
             (look-around, back references).
     """
-    matched = _compiled(pattern, capture=False).fullmatch
+    compiled = _compiled(pattern, capture=False)
+    matched = compiled.fullmatch
+    longest = _longest_text(compiled)
 
     def test(text: bytes) -> bool:
-        if len(text) > MAX_TEXT:
+        if len(text) > longest:
             return too_long
         return matched(text) is not None
 
     return test
 
 
+def longest_text(pattern: str) -> int:
+    """Return how many bytes a text may have for a pattern to look at it: 8192, and fewer if it is large.
+
+    Raises:
+        RefusedPattern: as :func:`full_match`.
+    """
+    return _longest_text(_compiled(pattern, capture=False))
+
+
+def _longest_text(compiled: Any) -> int:
+    return min(MAX_TEXT, MAX_STEPS // int(compiled.programsize))
+
+
 def substitution(pattern: str, replacement: str) -> Substitution:
     r"""Return a function that replaces every part of a path that matches ``pattern``, as Envoy does.
 
-    It gives None for a path over 8 KiB, or with more than 64 matches: what nobody may look at whole is not
-    rewritten by half.
+    It gives None for a path that is longer than :func:`longest_text`, or has more than 64 matches, or would
+    take more than `MAX_STEPS`: what nobody may look at whole is not rewritten by half.
 
     Args:
         pattern: RE2 syntax, ASCII.
@@ -73,14 +97,17 @@ def substitution(pattern: str, replacement: str) -> Substitution:
     compiled = _compiled(pattern, capture=True)
     pieces = _pieces(replacement, compiled.groups)
     found = compiled.finditer
+    longest = _longest_text(compiled)
+    allowed = MAX_STEPS // int(compiled.programsize)
 
     def substitute(path: bytes) -> bytes | None:
-        if len(path) > MAX_TEXT:
+        if len(path) > longest:
             return None
         parts: list[bytes] = []
-        end = 0
+        end, left = 0, allowed - len(path)
         for number, match in enumerate(found(path)):
-            if number == MAX_REPLACEMENTS:
+            left -= len(path) - match.end()
+            if number == MAX_REPLACEMENTS or left < 0:
                 return None
             if (
                 number and match.end() == end

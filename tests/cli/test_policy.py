@@ -229,6 +229,12 @@ def test_what_is_not_there_is_not_found(in_mesh: Callable[[Session], None]) -> N
         assert (await busmesh("policy", "get", "route", "orders")).status == 6
         assert (await busmesh("policy", "delete", "route/orders")).status == 6
         assert (await busmesh("policy", "rollback", "7")).status == 6
+        for text in ("abc", "-1", "1.5", "\u0663", "9" * 16):
+            wrong = await busmesh("policy", "rollback", "--", text)
+            assert wrong.status == 2
+            assert "is no revision" in wrong.err
+            assert "busmesh policy history lists them" in wrong.err
+        assert (await busmesh("policy", "get", "route/orders", "--revision", "0")).status == 2
         assert (await busmesh("policy", "publish", "absent.yaml")).status == 5
         assert (await busmesh("policy", "get", "rout/orders")).status == 5
         assert (await busmesh("policy", "get", "a", "b", "c")).status == 2

@@ -5,7 +5,16 @@ import time
 import pytest
 
 from busmesh.policy import regex
-from busmesh.policy.regex import MAX_REPLACEMENTS, MAX_TEXT, RefusedPattern, full_match, substitution
+from busmesh.policy.regex import (
+    MAX_PROGRAM,
+    MAX_REPLACEMENTS,
+    MAX_STEPS,
+    MAX_TEXT,
+    RefusedPattern,
+    full_match,
+    longest_text,
+    substitution,
+)
 
 #: Patterns and texts that cost a backtracking engine exponential or high polynomial time, and some that
 #: cost a linear one much memory.
@@ -38,11 +47,11 @@ EVIL = [
 def test_no_pattern_takes_long_on_the_longest_text_that_is_looked_at(
     pattern: str, unit: str, end: str
 ) -> None:
-    text = ((unit * MAX_TEXT)[: MAX_TEXT - len(end)] + end).encode()
     try:
-        test = full_match(pattern)
+        test, longest = full_match(pattern), longest_text(pattern)
     except RefusedPattern:
         return
+    text = ((unit * longest)[: longest - len(end)] + end).encode()
     began = time.process_time()
     test(text)
     assert time.process_time() - began < 0.25  # 5 ms are the aim; the rest is for a busy machine
@@ -70,6 +79,18 @@ def test_a_text_too_long_to_be_looked_at_gives_the_answer_chosen_before() -> Non
     assert full_match("a+")(text[1:]) is True
     assert full_match("a+")(text) is False
     assert full_match("a+", too_long=True)(text) is True
+
+
+def test_the_larger_a_pattern_the_shorter_the_texts_that_it_looks_at() -> None:
+    small, large = "/orders/[0-9]+(/.*)?", "(?s).*a.{100}b?"
+    assert longest_text(small) == MAX_TEXT
+    longest = longest_text(large)
+    assert MAX_STEPS // MAX_PROGRAM <= longest < MAX_TEXT
+    assert full_match(large)(b"a" * longest) is True
+    assert full_match(large)(b"a" * (longest + 1)) is False
+    assert full_match(large, too_long=True)(b"a" * (longest + 1)) is True
+    assert substitution(large, "x")(b"a" * longest) == b"x"
+    assert substitution(large, "x")(b"a" * (longest + 1)) is None
 
 
 @pytest.mark.parametrize(
@@ -111,11 +132,11 @@ RESTLESS = [("(a.*b)|a", "a", ""), ("(.*a.{30}|.*b.{30})Z|a|b", "ab", ""), ("((?
 
 @pytest.mark.parametrize(("pattern", "unit", "end"), EVIL + RESTLESS)
 def test_no_substitution_takes_long_either(pattern: str, unit: str, end: str) -> None:
-    text = ((unit * MAX_TEXT)[: MAX_TEXT - len(end)] + end).encode()
     try:
-        substitute = substitution(pattern, r"\0\0")
+        substitute, longest = substitution(pattern, r"\0\0"), longest_text(pattern)
     except RefusedPattern:
         return
+    text = ((unit * longest)[: longest - len(end)] + end).encode()
     began = time.process_time()
     substitute(text)
     assert time.process_time() - began < 0.5  # 10 ms are the aim; the rest is for a busy machine
@@ -162,3 +183,10 @@ def test_what_is_too_long_to_be_looked_at_is_not_rewritten_by_half() -> None:
     assert substitute(b"x" * (MAX_TEXT + 1)) is None
     assert substitute(b"a" * MAX_REPLACEMENTS) == b"b" * MAX_REPLACEMENTS
     assert substitute(b"a" * (MAX_REPLACEMENTS + 1)) is None
+
+
+def test_matches_that_each_look_at_the_rest_add_up() -> None:
+    substitute = substitution("a", "b")
+    path = (b"a" + b"x" * 99) * 60
+    assert substitute(path[:3000]) == path[:3000].replace(b"a", b"b")
+    assert substitute(path) is None

@@ -204,3 +204,23 @@ def test_a_subset_is_declared_once(destination: Make) -> None:
 
 def test_removing_what_was_never_there_is_left_to_the_revision(route: Make) -> None:
     assert codes([], published(route()), remove=[DocumentKey("Route", "default", "none")]) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "what"),
+    [
+        ('match: [{uri: {regex: "/.*a.{100}b"}}]', "the rule does not apply to a longer value"),
+        ('match: [{headers: {a: {regex: ".*a.{100}b"}}}]', "the rule does not apply to a longer value"),
+        (
+            'rewrite: {uriRegexRewrite: {match: "/.*a.{100}b", rewrite: /}}',
+            "a longer path is answered with 400",
+        ),
+    ],
+)
+def test_a_regex_too_large_for_long_texts_is_told_of(rule: str, what: str, route: Make) -> None:
+    to = "route: [{destination: {host: orders}}]"
+    (finding,) = validate_bundle([route(rules=f"- {rule}\n  {to}")], None, LIVE)
+    assert (finding.level, finding.code) == ("warning", "BM2151")
+    assert finding.message.endswith(what)
+    usual = rule.replace("a.{100}b", "a.{20}b")
+    assert codes([route(rules=f"- {usual}\n  {to}")], None, LIVE) == []

@@ -14,6 +14,7 @@ from random import Random
 
 import pytest
 
+from busmesh.policy.regex import longest_text
 from tests.proofs.proof_amplification import MIB, Rows
 from tests.proofs.usage import SEGMENT, Meter, Use
 from tests.support.bus import NatsServer
@@ -346,7 +347,7 @@ EVIL = [
     "(0|[1-9][0-9]*)*x", "(?:a+)+b", "(a|b|ab)*c", "(.+)+x", "(a{1,9}){1,9}$", "(\\\\d+)*\\\\.", "(a*)+$",
 ]  # fmt: skip
 USUAL_PATTERNS = [f"api/v{number}/[a-z0-9-]+/items/[0-9]+(/.*)?" for number in range(20)]
-#: The dearest found: as large as a pattern may be, and RE2 has to give up its states and walk through all.
+#: The dearest found: nearly as large as one may be, and RE2 has to give up its states and walk through all.
 DEAREST = [".*a.{100}b"]
 
 
@@ -366,13 +367,13 @@ def routes(patterns: list[str]) -> str:
 def proof_of_t19_regular_expressions(store: Store) -> None:
     """Patterns and texts that take other engines for ever, beside as many that are in use everywhere.
 
-    The texts are the same for both, so the figure by message is that by byte. One kind of pattern is above
-    the bar, and told apart: an operator has to write it so that RE2 cannot keep its states, and then a text
-    of 8 KiB takes the milliseconds that `busmesh.policy.regex` bounds it to.
+    The texts are the same for both, so the figure by message is that by byte. The dearest pattern is one for
+    which RE2 cannot keep its states; it looks at texts up to the length that `busmesh.policy.regex` allows.
     """
-    rows, dearest, rng = Rows(), Rows(), Random(1)
+    rows, rng = Rows(), Random(1)
+    looked_at = longest_text(f"/{DEAREST[0]}") - 1
     texts = [b"a" * 2400 + b"!", b"x" * 2400, b"0" * 2400, b"aA" * 1200, b"ab" * 4000, b"a" * 8000]
-    texts.append(bytes(rng.choice(b"ab") for _ in range(8000)))
+    texts += [bytes(rng.choice(b"ab") for _ in range(length)) for length in (looked_at, looked_at // 2, 8000)]
     for text in texts:
         request = b"GET /%b HTTP/1.1\r\nHost: store\r\n%b\r\n" % (text, USUAL)
         uses = []
@@ -384,8 +385,6 @@ def proof_of_t19_regular_expressions(store: Store) -> None:
         name = f"{text[:2].decode()}... of {len(text)} bytes"
         print(f"{name}: {[round(1e6 * use.per_message('caller')) for use in uses]} us")
         rows.add(f"20 evil patterns, {name}", "caller", uses[0], uses[1])
-        dearest.add(f"the dearest pattern, {name}", "caller", uses[2], uses[3])
-        assert uses[3].per_message("caller") - uses[2].per_message("caller") <= 0.010
+        rows.add(f"the dearest pattern, {name}", "caller", uses[2], uses[3])
     print(rows)
-    print(dearest)
     assert rows.above == []
