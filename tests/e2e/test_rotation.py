@@ -8,7 +8,10 @@ import signal
 import subprocess
 import threading
 import time
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 import pytest
@@ -20,7 +23,7 @@ from busmesh.identity.holder import Identity
 from busmesh.identity.store import Home
 from busmesh.names import ServiceName, SpiffeId, Subjects
 from busmesh.relay.session.opening import open_session
-from tests.support.bars import EXACT, times
+from tests.support.bars import EXACT, bar, times
 from tests.support.bus import NatsServer
 from tests.support.client import Caller, Result, at_rate
 from tests.support.mesh import Instance, Mesh, eventually
@@ -42,6 +45,13 @@ LIFETIME_S = 10
 def certificate(instance: Instance) -> dict[str, Any]:
     found: dict[str, Any] = instance.page("/certs")
     return found
+
+
+def between_renewals(instance: Instance) -> list[float]:
+    """Return the seconds between two renewals of an agent, as it logs them."""
+    lines = [line for line in instance.agent.stderr.splitlines() if "the SVID was renewed" in line]
+    moments = [datetime.fromisoformat(json.loads(line)["time"]).timestamp() for line in lines]
+    return [later - earlier for earlier, later in pairwise(moments)]
 
 
 def failed(results: list[Result]) -> list[Result]:
@@ -76,6 +86,14 @@ def test_svids_are_rotated_under_load(tmp_path: Path, nats_server: NatsServer) -
         least = 8 if EXACT else 1
         assert all(new["renewals"] >= least for new in after), [new["renewals"] for new in after]
         assert all(0 < new["seconds_left"] <= LIFETIME_S for new in after)
+        pauses = [pause for instance in everybody for pause in between_renewals(instance)]
+    # Half of the life, a tenth more or less; a certificate tells its begin in whole seconds.
+    assert pauses
+    assert min(pauses) >= 0.45 * LIFETIME_S - 1.0
+    assert max(pauses) <= 0.55 * LIFETIME_S + bar(1.0)
+    if EXACT:
+        print(f"{len(pauses)} pauses: {sorted(round(pause, 1) for pause in pauses)}")
+        assert stdev(pauses) >= 0.2, "agents do not renew in step"
 
 
 def test_a_drill_renews_everybody_under_load(tmp_path: Path, nats_server: NatsServer) -> None:
@@ -159,6 +177,31 @@ async def refused(server: NatsServer, identity: Identity) -> None:
         assert caught.value.code == "BM4405"
     finally:
         await bus.close()
+
+
+def test_an_instance_that_slept_through_a_rotation_gets_nothing_under_the_old_root(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    """R8: its certificate counted before; after the third step callers refuse it, until it has a new one."""
+    with Mesh(tmp_path, nats_server) as mesh:
+        awake, asleep = (mesh.instance("orders", f"orders-{number}") for number in range(2))
+        client = mesh.agent("shopper", "shopper-0", "--upstreams", "orders")
+        assert failed(under_load(client, 40)) == []
+        assert asleep.seen(), "under the root of then it is served"
+        old_issuer = certificate(asleep)["issuer"]
+        asleep.agent.signal(signal.SIGSTOP)
+        mesh.run("identity", "rotate")
+        mesh.authority.terminate()  # so that it cannot fetch a new one
+        before, refused_before = len(asleep.seen()), client.page("/members")["statistics"]["forged"]
+        asleep.agent.signal(signal.SIGCONT)
+        assert failed(under_load(client, 200)) == []
+        assert certificate(asleep)["issuer"] == old_issuer
+        assert client.page("/members")["statistics"]["forged"] > refused_before
+        assert len(asleep.seen()) == before
+        assert len(awake.seen()) >= 200
+        mesh.start_authority()
+        eventually(lambda: certificate(asleep)["issuer"] != old_issuer, "it joins anew", 20)
+        eventually(lambda: failed(under_load(client, 20)) == [] and len(asleep.seen()) > before, "it serves")
 
 
 def test_an_interrupted_rotation_goes_on(tmp_path: Path, nats_server: NatsServer) -> None:
