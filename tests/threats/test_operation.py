@@ -19,6 +19,7 @@ from pathlib import Path
 import msgpack
 
 from tests.security.rogue import Rogue
+from tests.support.bars import times
 from tests.support.client import Caller, count_by
 from tests.support.mesh import eventually
 from tests.support.processes import ROOT
@@ -78,7 +79,7 @@ def test_t26_paths_and_names_fill_neither_logs_nor_metrics(stage: Stage) -> None
         with stage.caller() as caller:
             assert caller.call("/first")[0] == 200
             before, log = series(stage), len(stage.shop.agent.stderr)
-            for number in range(3000):
+            for number in range(times(2000, 10_000)):
                 path = f"/{secrets.token_hex(8)}?{secrets.token_hex(8)}"
                 assert caller.call(path, user_agent=f"\x9b31m{number} <b>'\"\\")[0] == 200
         for escape in (b"\x1b[31m", b"\r\nINFO forged"):
@@ -92,6 +93,29 @@ def test_t26_paths_and_names_fill_neither_logs_nor_metrics(stage: Stage) -> None
         json.loads(payload)
         assert b"\n" not in payload
         assert len(payload) <= 1024 * 1024
+
+
+def test_t26_a_request_is_one_record_whatever_it_holds(stage: Stage) -> None:
+    told = stage.mesh.agent("told", "told-1", "--upstreams", "orders", "--telemetry-access-log", "1")
+    strange = ["%0d%0aINFO%20forged", "%1b%5b31m", 'a","status":200,"', "%c2%85%e2%80%a8", "%00", "<b>'"]
+    records: list[dict[str, object]] = []
+
+    def hear(subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+        assert b"\n" not in payload
+        records.extend(json.loads(payload)["events"])
+
+    with (
+        Rogue(stage.bus.port, "busmesh.local.telemetry.access.default.told.told-1", hear) as rogue,
+        closing(Caller(told.outbound, "orders")) as caller,
+    ):
+        for number in range(36):
+            path = f"/{number}/{strange[number % len(strange)]}"
+            assert caller.call(path, user_agent=f"\x9b31m{number} <b>'\"\\")[0] == 200
+        eventually(lambda: len(records) >= 36, "each is told")
+        time.sleep(SEEN_S)
+        rogue.flush()
+    assert [record["status"] for record in records] == [200] * 36
+    assert len({record["trace_id"] for record in records}) == 36
 
 
 def test_t27_secrets_are_written_down_nowhere(stage: Stage) -> None:
@@ -211,6 +235,7 @@ def test_t31_a_process_from_before_comes_back_to_nothing(stage: Stage) -> None:
         new = stage.mesh.agent("stock", "stock-0", application=url, home=elsewhere)
         new.record = record
         eventually(lambda: (caller.call("/")[1] or {}).get("name") == "stock-0-new", "the new process serves")
+        time.sleep(times(1, 30))
         os.kill(old.agent.pid, signal.SIGCONT)
         before = len(old.seen())
         until = time.monotonic() + 3
@@ -220,6 +245,28 @@ def test_t31_a_process_from_before_comes_back_to_nothing(stage: Stage) -> None:
             time.sleep(0.01)
         assert len(old.seen()) == before
         assert new_application.running
+        assert "another process has taken this instance's name" in json.dumps(old.page("/readyz"))
+
+
+def test_t31_a_frozen_process_that_nobody_replaced_registers_anew(stage: Stage) -> None:
+    with ExitStack() as stack:
+        frozen, other = (stage.mesh.instance("shelf", f"shelf-{number}") for number in range(2))
+        caller = stack.enter_context(closing(Caller(stage.shop.outbound, "shelf")))
+
+        def serves(name: str) -> bool:
+            return (caller.call("/")[1] or {}).get("name") == name
+
+        eventually(lambda: serves("shelf-0"), "it serves")
+        os.kill(frozen.agent.pid, signal.SIGSTOP)
+        eventually(lambda: all(serves("shelf-1") for _ in range(20)), "the other one serves alone")
+        before = len(frozen.seen())
+        time.sleep(times(1, 30))
+        assert all(serves("shelf-1") for _ in range(50))
+        assert len(frozen.seen()) == before
+        os.kill(frozen.agent.pid, signal.SIGCONT)
+        eventually(lambda: serves("shelf-0"), "it serves again")
+        for instance in (frozen, other):
+            assert instance.agent.terminate() == 0
 
 
 def test_t32_few_dependencies_and_nothing_that_runs_data() -> None:
