@@ -154,6 +154,9 @@ def _policies(policies: Policies, dryruns: DryRuns) -> Reply:
             "documents": [document.plain for document in policies.set.documents.values()],
             "refused": policies.refused.model_dump(mode="json") if policies.refused is not None else None,
             "problem": policies.problem,
+            "forged": policies.forged,
+            "stale": policies.stale,
+            "rejected": policies.rejected,
             "dry_run": dryruns.statistics(),
         }
     )

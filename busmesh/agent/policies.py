@@ -27,6 +27,7 @@ from busmesh.members.acknowledgement import Acknowledgement
 from busmesh.policy.compile import Caller, compile_set
 from busmesh.policy.revision import EMPTY, PolicySet, RevisionRefused, fold
 from busmesh.policy.snapshot import Snapshot
+from busmesh.relay.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,10 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         self._sequence = 0  # of the last entry of the log that was read
         self._matched = 0  # how many of our entries the log is known to hold
         self._may_refill = True
-        self.forged = 0
+        self._forged = Tally(log, "entries of the policy log")
+        #: Entries that changed nothing, each time that one was heard or read: what is no later than what is
+        #: held, and what an operator has signed and this version does not understand.
+        self.stale = self.rejected = 0
         self._anchor: tuple[int, bytes] | None = None  # the last of our entries that was seen in the log
         self._over_at = -REREAD_S  # when we last began to read the log anew because of a gap
         self._made_ms = 0  # when the revision in force was made
@@ -121,6 +125,11 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         #: Called when that becomes true.
         self.on_synchronised: Callable[[], None] = lambda: None
         self.problem = "not read yet"
+
+    @property
+    def forged(self) -> int:
+        """Entries that nobody with a right to them has signed, each time that one was heard or read."""
+        return self._forged.count
 
     def load(self) -> None:
         """Begin with what is on disk."""
@@ -273,13 +282,15 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
             self._refuse(self.set.number + 1, error)
             return Taken.REFUSED
         except BusmeshError as error:
-            self.forged += 1
-            log.info("an entry of the policy log counts for nothing: %s", error)
+            self._forged.add(error)
             return Taken.PASSED_OVER
         try:
             after = fold(self.set, revision)
         except RevisionRefused as error:
-            return Taken.PASSED_OVER if error.cause == "stale" else Taken.NOT_NEXT
+            if error.cause != "stale":
+                return Taken.NOT_NEXT
+            self.stale += 1
+            return Taken.PASSED_OVER
         try:
             snapshot = compile_set(after, self._caller, rng=self._rng)
         except BusmeshError as error:
@@ -297,6 +308,7 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         return Taken.YES
 
     def _refuse(self, number: int, error: BusmeshError) -> None:
+        self.rejected += 1
         refusal = Acknowledgement(
             revision=number,
             digest=self.set.digest,

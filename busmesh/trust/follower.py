@@ -21,6 +21,7 @@ from busmesh.errors import BusmeshError, Denied
 from busmesh.identity.trustlog import Taken, TrustState, entry_key
 from busmesh.identity.verify import Verifier
 from busmesh.names import Subjects
+from busmesh.relay.tally import Tally
 from busmesh.trust.store import TrustStore
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,12 @@ class TrustFollower(Actor[Entry | Follow]):
         self._may_refill = True
         self._subscription: int | None = None
         self.state = TrustState(verifier)
-        self.passed_over = 0
+        self._refused = Tally(log, "entries of the trust log")
+
+    @property
+    def passed_over(self) -> int:
+        """Entries that nobody with a right to them has signed, each time that one was heard or read."""
+        return self._refused.count
 
     def load(self) -> None:
         """Begin with what is on disk."""
@@ -183,8 +189,7 @@ class TrustFollower(Actor[Entry | Follow]):
         try:
             taken = self.state.take(entry, time.time())
         except BusmeshError as error:
-            self.passed_over += 1
-            log.info("an entry of the trust log counts for nothing: %s", error)
+            self._refused.add(error)
             return Taken.KNOWN
         if taken in (Taken.BUNDLE, Taken.REVOCATION):
             self._changed(taken)

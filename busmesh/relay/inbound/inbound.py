@@ -122,6 +122,8 @@ class Inbound:
         self._malformed = Tally(log, "malformed requests")
         self.served = self.failed = self.refused = 0
         self.bad_frames = 0
+        #: Frames of sessions that do not stand here: made with an agent from before, ended, or made up.
+        self.unknown_sessions = 0
         #: Why no request is taken at present, told to callers; they try elsewhere. Empty: requests are taken.
         self.closed_because = ""
 
@@ -207,6 +209,7 @@ class Inbound:
             self._broken(work, Refusal(True, 502, "UF", "stream_broken", str(error)))
 
     def _unknown_session(self, number: int, stream: int, reply: bytes) -> None:
+        self.unknown_sessions += 1
         second = int(time.monotonic())
         if second != self._notice_second:
             self._notice_second, self._notices = second, 0
@@ -475,6 +478,7 @@ class Inbound:
             "sessions": len(self._peers),
             "refused": self.refused,
             "bad_frames": self.bad_frames,
+            "unknown_sessions": self.unknown_sessions,
         }
 
     def __repr__(self) -> str:
