@@ -38,7 +38,7 @@ from tests.security.rogue import Rogue
 from tests.support.bus import NatsServer
 from tests.support.client import Caller, count_by
 from tests.support.mesh import Instance, Mesh
-from tests.threats.test_bus import HEADER
+from tests.threats.stage import HEADER
 
 BAR = 10.0
 MIB = 1024 * 1024

@@ -26,9 +26,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(length)
         parts = urlsplit(self.path)
         if parts.path != "/healthz":
-            self.server.write_down(
-                {"method": self.command, "path": self.path, "id": self.headers.get("x-id"), "at": time.time()}
-            )
+            said = {"method": self.command, "path": self.path, "id": self.headers.get("x-id")}
+            self.server.write_down({**said, "at": time.time(), "whole": len(body) == length})
         if delay := parse_qs(parts.query).get("delay"):
             time.sleep(float(delay[0]))
         said = {

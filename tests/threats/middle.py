@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count
 from types import TracebackType
 from typing import BinaryIO
 
@@ -27,48 +26,6 @@ Meddle = Callable[[Passing], list[bytes]]
 
 def honest(message: Passing) -> list[bytes]:
     return [message.payload]
-
-
-#: What a body's frames are told by: control messages and heads are shorter.
-LONG = 10_000
-
-
-def _long(message: Passing, subject: str) -> bool:
-    return message.out and message.subject == subject.encode() and len(message.payload) > LONG
-
-
-def flip(subject: str, at: int) -> Meddle:
-    """Change one bit of each long message that the agent publishes on ``subject``."""
-
-    def meddle(message: Passing) -> list[bytes]:
-        payload = message.payload
-        if not _long(message, subject):
-            return [payload]
-        place = at % len(payload)
-        return [payload[:place] + bytes([payload[place] ^ 1]) + payload[place + 1 :]]
-
-    return meddle
-
-
-def swap(subject: str) -> Meddle:
-    """Let the first long message come after the second."""
-    held: list[bytes] = []
-
-    def meddle(message: Passing) -> list[bytes]:
-        if not _long(message, subject):
-            return [message.payload]
-        if not held:
-            held.append(message.payload)
-            return []
-        return [message.payload, held.pop()]
-
-    return meddle
-
-
-def drop(subject: str, which: int) -> Meddle:
-    """Lose one long message, counted from 0."""
-    seen = count()
-    return lambda message: [] if _long(message, subject) and next(seen) == which else [message.payload]
 
 
 class Middle:

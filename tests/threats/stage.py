@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from busmesh.identity.store import Home
 from busmesh.identity.svid import Svid
 from tests.security.rogue import Rogue
 from tests.support.bus import NatsServer
 from tests.support.client import Caller
-from tests.support.mesh import Instance, Mesh
+from tests.support.mesh import Instance, Mesh, eventually
 from tests.threats.middle import Middle
 
 MESH = "local"
 MEMBER = "busmesh.local.member.default.orders.orders-0"
 RELAY = "busmesh.local.relay.orders-0"
+REPLY = "busmesh.local.reply.shop-0.0.orders-0"
+#: version, kind, session, counter, stream of a frame.
+HEADER = struct.Struct("!BBQQQ")
 
 
 @dataclass
@@ -60,7 +65,8 @@ class Stage:
     def restart_orders(self) -> None:
         """Replace the instance's agent by a new process; the application goes on."""
         self.orders.agent.kill()
-        self.orders.agent = _beside(self.mesh, self.application).agent
+        fresh = _beside(self.mesh, self.application)
+        self.orders.agent, self.orders.outbound, self.orders.admin = fresh.agent, fresh.outbound, fresh.admin
 
     def restart_shop(self) -> None:
         """Replace the caller's agent by a new process, behind the one in the middle."""
@@ -72,6 +78,20 @@ class Stage:
 
     def operator(self) -> Svid:
         return Home(self.mesh.home).operator("root")
+
+    def record(self, subject: str, act: Callable[[], Any], enough: int = 1) -> list[bytes]:
+        """Return the payloads heard on ``subject`` while something is done."""
+        heard: list[bytes] = []
+        with Rogue(self.bus.port, subject, lambda *message: heard.append(message[3])):
+            act()
+            eventually(lambda: len(heard) >= enough, f"something is heard on {subject}")
+        return heard
+
+
+def statistics(instance: Instance, part: str) -> dict[str, int]:
+    """Return what one part of an agent has counted."""
+    found: dict[str, int] = instance.page("/members")["statistics"][part]
+    return found
 
 
 def cpu_seconds(pid: int) -> float:

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import signal
+import socket
 import stat
 import threading
 import time
@@ -24,7 +25,7 @@ from tests.support.client import Caller, count_by
 from tests.support.mesh import eventually
 from tests.support.processes import ROOT
 from tests.threats.raw import exchange, status
-from tests.threats.stage import RELAY, Stage
+from tests.threats.stage import RELAY, Stage, statistics
 
 SEEN_S = 2.0
 
@@ -202,24 +203,66 @@ def test_t29_keys_are_for_their_owner_alone(stage: Stage) -> None:
         key.chmod(0o600)
 
 
+RULE = """\
+apiVersion: busmesh/v1
+kind: Authorization
+metadata: {name: %s}
+spec: {hosts: [orders]%s}
+"""
+
+
+def listening(pid: int) -> set[str]:
+    """Return the addresses where a process takes connections."""
+    own = {os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir() if each.is_symlink()}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in own:
+                host, _, port = fields[1].partition(":")
+                found.add(
+                    f"{socket.inet_ntoa(bytes.fromhex(host)[::-1])}:{int(port, 16)}"
+                    if table == "tcp"
+                    else host
+                )
+    return found
+
+
 def test_t30_nothing_comes_in_without_a_session_and_a_rule(stage: Stage) -> None:
-    before = stage.hits()
+    assert listening(stage.orders.agent.pid) == {stage.orders.outbound, stage.orders.admin}, (
+        "no way in but the bus"
+    )
+    hits, before = stage.hits(), statistics(stage.orders, "inbound")
     plain = b"GET / HTTP/1.1\r\nHost: orders\r\nx-id: around\r\n\r\n"
     for payload in (plain, b"\x01\x01" + plain, bytes(40) + plain):
         for _ in range(50):
             stage.rogue.publish(RELAY, payload, reply=b"busmesh.local.reply.shop-0.0._1")
     stage.rogue.flush()
-    stage.mesh.publish(
-        "apiVersion: busmesh/v1\nkind: Authorization\nmetadata: {name: nothing}\nspec: {hosts: [orders]}\n"
-    )
-    try:
+    expected = {"bad_frames": before["bad_frames"] + 100, "unknown_sessions": before["unknown_sessions"] + 50}
+    eventually(lambda: expected.items() <= statistics(stage.orders, "inbound").items(), "each is counted")
+
+    def ask(name: str) -> tuple[int, str, str]:
         with stage.caller() as caller:
-            code, answer, headers = caller.call("/", x_id="around")
-        assert (code, headers["x-busmesh-flags"]) == (403, "RBAC")
-        assert "nothing" not in answer["message"], "who is refused does not hear by which rule"
+            code, answer, headers = caller.call("/", x_id=name)
+        return code, headers.get("x-busmesh-flags", ""), answer.get("message", "")
+
+    allowed = ", rules: [{from: [{source: {principals: [local/ns/default/svc/%s]}}]}]"
+    try:
+        for rules in ((RULE % ("nothing", ""),), (RULE % ("another", allowed % "another"),)):
+            stage.mesh.publish(*rules)
+            code, flags, message = ask("around")
+            assert (code, flags) == (403, "RBAC"), "denied by default, as no rule allows it"
+            assert "nothing" not in message, "who is refused does not hear by which rule"
+            assert "another" not in message
+        refused = statistics(stage.orders, "inbound")["refused"] - before["refused"]
+        assert refused == 2
+        assert stage.hits() == hits
+        stage.mesh.publish(RULE % ("shop", allowed % "shop"))
+        assert ask("allowed")[0] == 200, "with a rule it is served"
     finally:
-        stage.mesh.run("policy", "delete", "Authorization/nothing")
-    assert stage.hits() == before
+        names = [f"Authorization/{name}" for name in ("nothing", "another", "shop")]
+        stage.mesh.run("policy", "delete", *names)
+    assert stage.hits() - hits == {"allowed": 1}
 
 
 def test_t31_a_process_from_before_comes_back_to_nothing(stage: Stage) -> None:
