@@ -113,6 +113,7 @@ class Logins:
         self._file = file
         self._clock = clock
         self._held: dict[str, dict[str, Issued]] = {}
+        self._holders: dict[str, str] = {}
         self._count = 0
         self._lines = 0
         self._place = (0, 0)  # the file's number, and how much of it was read
@@ -143,6 +144,16 @@ class Logins:
                 return False
         return self._count < CAPACITY
 
+    def another(self, key: str, holder: str) -> str:
+        """Return who else than ``holder`` has a login for this key; "" if nobody does.
+
+        A key is taken back from all who have it. So somebody who asks for a login for a key that it has only
+        seen, and is revoked, would take along whose key it is.
+        """
+        self._expire()
+        known = self._holders.get(key, holder)
+        return "" if known == holder else known
+
     def add(self, issued: Issued) -> None:
         """Remember a login, on disk too; a full disk is worth a line in the log and no more."""
         self._take(issued)
@@ -161,6 +172,7 @@ class Logins:
         elif known.until >= issued.until:
             return False
         held[issued.key] = issued
+        self._holders.setdefault(issued.key, issued.holder)
         self.version += 1
         return True
 
@@ -174,6 +186,9 @@ class Logins:
             if len(left) == len(held):
                 continue
             self._count -= len(held) - len(left)
+            for key in held.keys() - left.keys():
+                if self._holders.get(key) == holder:
+                    del self._holders[key]
             if left:
                 self._held[holder] = left
             else:

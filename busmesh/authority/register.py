@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection
 
 from busmesh.authority.logins import Issued, Logins
 from busmesh.bus.accounts import BusAccounts
+from busmesh.bus.nkeys import Role, public_text
 from busmesh.bus.permissions import agent_permissions, operator_permissions
 from busmesh.identity.store import Home
 from busmesh.names import SpiffeId, Subjects
@@ -83,8 +84,15 @@ class Register:
         return self.accounts is None or self.logins.room(str(spiffe_id), self.shut_out)
 
     def login(self, spiffe_id: SpiffeId, bus_key: bytes, until: float, serial: int) -> str:
-        """Return a login that can do what ``spiffe_id`` does, and ends with its certificate."""
+        """Return a login that can do what ``spiffe_id`` does, and ends with its certificate.
+
+        There is none for a key that somebody else has a login for: an agent makes one for each request, and
+        proves nothing about it.
+        """
         if self.accounts is None:
+            return ""
+        if other := self.logins.another(public_text(Role.USER, bus_key), str(spiffe_id)):
+            log.warning("%s asks for a login for the key of %s and gets none", spiffe_id, other)
             return ""
         if spiffe_id.service is not None:
             permissions = agent_permissions(self._subjects, spiffe_id.service, spiffe_id.instance)

@@ -230,3 +230,15 @@ def test_a_newcomers_login_is_known_by_its_token(expires: float | None, until: i
     token = JoinToken.generate("local")
     made = newcomers(Grant(token, expires=expires), NOW)
     assert (made.key, made.holder, made.until) == (token.bus_key().public, newcomer(token.id), until)
+
+
+def test_who_else_has_a_login_for_a_key(logins: Logins, clock: Clock) -> None:
+    logins.add(issued("a", ONE))
+    assert logins.another("a", TWO) == ONE
+    assert logins.another("a", ONE) == ""
+    assert logins.another("b", TWO) == ""
+    again = Logins(logins._file, clock)
+    assert again.follow()
+    assert again.another("a", TWO) == ONE, "over a restart as well"
+    clock.now += 7200
+    assert logins.another("a", TWO) == "", "until it has ended"
