@@ -42,6 +42,9 @@ TICK_S = 0.01
 #: "Unknown session" is written unsealed to whoever asks, so it is bounded per second.
 MAX_NOTICES_PER_S = 1000
 MAX_SESSIONS = 8192
+#: Of one caller, which has one for each of its workers, at most 64, and for a while the one before. Above it
+#: the caller's own oldest ends, so whoever opens one after the other ends nobody else's.
+MAX_SESSIONS_OF_ONE = 256
 #: Requests at work at once; above it they are refused, not processed (Envoy's default).
 MAX_ACTIVE = 1024
 #: How long a caller may be silent that says a word each second while it has streams here.
@@ -107,6 +110,7 @@ class Inbound:
         self._max_active = max_active
         self.access: Access | None = None
         self._peers: OrderedDict[int, Peer] = OrderedDict()
+        self._numbers: dict[SpiffeId, dict[int, None]] = {}  # of the sessions of each caller, oldest first
         #: What awaits a response, and what has one that is still on its way, by session and stream.
         self._work: dict[tuple[int, int], Work] = {}
         self._streams: dict[tuple[int, int], Work] = {}
@@ -129,15 +133,28 @@ class Inbound:
 
     def add_session(self, session: Session, fingerprint: str) -> None:
         """Accept frames of a session whose handshake is complete."""
+        if session.number in self._peers:
+            self._forget(session.number)
         self._peers[session.number] = Peer(session, self._subjects, self._me, fingerprint)
-        if len(self._peers) > MAX_SESSIONS:
-            self._peers.popitem(last=False)
+        own = self._numbers.setdefault(session.peer, {})
+        own[session.number] = None
+        if len(own) > MAX_SESSIONS_OF_ONE:
+            self._forget(next(iter(own)))
+        elif len(self._peers) > MAX_SESSIONS:
+            self._forget(next(iter(self._peers)))
+
+    def _forget(self, number: int) -> None:
+        peer = self._peers.pop(number).session.peer
+        own = self._numbers[peer]
+        del own[number]
+        if not own:
+            del self._numbers[peer]
 
     def forget_sessions(self, older_than: float) -> None:
         """Drop sessions made before ``older_than`` (monotonic seconds) that are not at work."""
         at_work = {number for number, _ in (*self._work, *self._streams)}
         for number in [n for n, p in self._peers.items() if p.since < older_than and n not in at_work]:
-            del self._peers[number]
+            self._forget(number)
 
     def close_sessions(self, which: Callable[[Session], bool]) -> int:
         """End the sessions that ``which`` names, and what they have at work here; return how many."""
@@ -149,7 +166,7 @@ class Inbound:
                 work.flags = work.flags or "RBAC"
                 self._cancelled(work)
         for number in ended:
-            del self._peers[number]
+            self._forget(number)
         return len(ended)
 
     # -- a request -------------------------------------------------------------------------------

@@ -148,6 +148,27 @@ def test_sessions_are_bounded(world: World, orders: Instance, monkeypatch: pytes
     assert len(orders.app.seen) == 1
 
 
+def test_a_caller_with_ever_new_sessions_ends_its_own_alone(
+    world: World, orders: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_SESSIONS", 10)
+    monkeypatch.setattr(module, "MAX_SESSIONS_OF_ONE", 4)
+    honest = Peer(world, orders, "a-1")
+    others = orders.inbound.statistics()["sessions"]
+    many = [Peer(world, orders, "evil-1") for _ in range(30)]
+    assert orders.inbound.statistics()["sessions"] == others + 4
+    honest.ask()
+    for peer in many[-4:]:
+        peer.ask()
+    assert len(orders.app.seen) == 5
+    many[-5].ask()
+    assert len(orders.app.seen) == 5, "the oldest of its own have ended"
+    assert orders.inbound.close_sessions(lambda session: session.peer == many[0].id) == 4
+    again = [Peer(world, orders, "evil-1") for _ in range(4)]
+    assert orders.inbound.statistics()["sessions"] == others + 4, "what was closed counts no more"
+    assert again[0].number != many[0].number
+
+
 # -- refusals --------------------------------------------------------------------------------------------
 
 
