@@ -15,7 +15,7 @@ from busmesh.agent.dryrun import DryRuns
 from busmesh.agent.expiry import register_identity
 from busmesh.agent.identity import Enroller, Renewals, TrustChanged
 from busmesh.agent.pipe import Message
-from busmesh.agent.policies import Published, SeenElsewhere, Synchronise
+from busmesh.agent.policies import Published, Synchronise
 from busmesh.agent.registrar import PolicyInForce, Registrar, Renewed
 from busmesh.agent.rekeying import RekeyAll
 from busmesh.agent.serving import Serving
@@ -109,7 +109,7 @@ class Control:
         plane.on_trust = self._trust_changed
         plane.upstreams.on_ejection = self._on_ejection
         plane.ejections.on_found = lambda ejection: self.workers.tell("eject", *ejection)
-        plane.members.on_revision = self._on_revision
+        plane.members.on_revision = plane.policies.heard_of
         plane.policies.acknowledge = self._acknowledge
         plane.policies.on_entry = lambda entry: self.workers.tell("entry", entry)
         plane.keys.on_problem = self._on_keys
@@ -148,10 +148,6 @@ class Control:
 
     def _on_published(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
         self._plane.policies.mailbox.tell(Published(payload), len(payload))
-
-    def _on_revision(self, revision: int) -> None:
-        if revision > self._plane.policies.set.number:
-            self._plane.policies.mailbox.tell(SeenElsewhere(revision))
 
     def _in_force(self, snapshot: Snapshot) -> None:
         self.dryruns.policies_changed()

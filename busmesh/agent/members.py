@@ -162,7 +162,9 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
 
     def _on_answer(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
         if is_no_responders(headers):
-            service = self._asked.get(subject.rpartition(b".")[2].decode("ascii", "replace"))
+            # The bus says so at the reply subject itself; below it, it is some agent that does.
+            key = subject.decode("ascii", "replace").removeprefix(f"{self._answers}.")
+            service = self._asked.get(key)
             if service is not None:
                 self.mailbox.tell(NobodyServes(service))
         else:

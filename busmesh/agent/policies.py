@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 #: A published revision reaches an agent live; this is for one that was missed in every other way.
 REREAD_S = 30.0
+#: Whoever says that it has a later one is believed so far that the log is read, and not more often than this.
+GOSSIP_S = 0.1
 #: Agents that give back a lost log at once get into each other's way a few times.
 REFILL_TRIES = 5
 
@@ -113,6 +115,7 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
         #: held, and what an operator has signed and this version does not understand.
         self.stale = self.rejected = 0
         self._anchor: tuple[int, bytes] | None = None  # the last of our entries that was seen in the log
+        self._asked_at = -GOSSIP_S  # when we last read the log because of what a member said
         self._over_at = -REREAD_S  # when we last began to read the log anew because of a gap
         self._made_ms = 0  # when the revision in force was made
         self._author = self._reason = ""  # of the last one that came from the bus
@@ -152,6 +155,13 @@ class Policies(Actor[Published | SeenElsewhere | Synchronise]):
     def follow(self, entry: bytes) -> None:
         """Put an entry in force that comes from another process of this agent."""
         self._take(entry)
+
+    def heard_of(self, revision: int) -> None:
+        """Hear what a member has in force; of a later revision than is held here, the log is asked."""
+        now = time.monotonic()
+        if revision > self.set.number and now - self._asked_at >= GOSSIP_S:
+            self._asked_at = now
+            self.mailbox.tell(SeenElsewhere(revision))
 
     async def started(self) -> None:
         await self._synchronise()
