@@ -8,6 +8,8 @@ import pytest
 
 from tests.threats.middle import honest
 from tests.threats.stage import Stage, standing
+from tests.threats.stolen import Stolen
+from tests.threats.stolen import standing as standing_robbed
 
 
 @pytest.fixture(scope="module")
@@ -22,3 +24,9 @@ def stage(set_stage: Stage) -> Iterator[Stage]:
         assert caller.call("/")[0] == 200
     yield set_stage
     set_stage.middle.meddle = honest
+
+
+@pytest.fixture(scope="module")
+def robbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stolen]:
+    with standing_robbed(tmp_path_factory.mktemp("robbed")) as made:
+        yield made
