@@ -32,7 +32,8 @@ def connections(bus: NatsServer) -> dict[str, list[int]]:
     """Return the numbers that the server has given to the connections of each login."""
     found: dict[str, list[int]] = {}
     for each in bus.monitor("connz?auth=1")["connections"]:
-        found.setdefault(claims_of(each["jwt"])["name"], []).append(each["cid"])
+        if "jwt" in each:  # else it has not said yet whose it is
+            found.setdefault(claims_of(each["jwt"])["name"], []).append(each["cid"])
     return found
 
 
@@ -40,7 +41,7 @@ def settled_connections(bus: NatsServer) -> dict[str, list[int]]:
     """Return the same when the authority has all of its own."""
 
     def authoritys() -> list[int]:
-        return next(found for name, found in connections(bus).items() if name.startswith("authority "))
+        return next((found for name, found in connections(bus).items() if name.startswith("authority ")), [])
 
     eventually(lambda: len(authoritys()) == 3, "the authority has told the bus of its accounts")
     return connections(bus)
