@@ -153,7 +153,6 @@ def _policies(policies: Policies, dryruns: DryRuns) -> Reply:
             "digest": policies.set.digest,
             "documents": [document.plain for document in policies.set.documents.values()],
             "refused": policies.refused.model_dump(mode="json") if policies.refused is not None else None,
-            "forged": policies.forged,
             "problem": policies.problem,
             "forged": policies.forged,
             "stale": policies.stale,

@@ -294,10 +294,12 @@ def test_t19_regular_expressions_of_policies(stage: Stage) -> None:
         answer = b""
         lines = f"GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
         least = math.inf
-        for _ in range(3):  # the least is the request's own; the rest is of whoever used the machine
+        for _ in range(10):  # the least is the request's own; the rest is of whoever used the machine
             began = time.perf_counter()
             answer = exchange(stage.address(), lines.encode())
             least = min(least, time.perf_counter() - began)
+            if least < 0.004:
+                break
         return status(answer), least
 
     try:
