@@ -148,7 +148,7 @@ class Enroller:
             BusmeshError: it failed, for whatever reason.
         """
         key = KeyPair.generate(Role.USER)
-        renewal = Renewal(identity.svid, new_key(), time.time(), bus_key=key.raw_public)
+        renewal = Renewal(identity.svid, new_key(), time.time(), bus_key=key)
         answers = await _answers(self._bus, self._subjects.renew, renewal.request(), everybody=everybody)
         read = partial(renewal.finish, verifier=identity.verifier, now=time.time())
         self._take(identity, _first_true(answers, read), key)
@@ -210,7 +210,7 @@ class Enroller:
     async def _ask(
         self, bus: Bus, token: JoinToken, key: KeyPair, held: TrustBundle | None, *, everybody: bool
     ) -> Membership:
-        enrolment = Enrolment(token, self._wanted, new_key(), time.time(), bus_key=key.raw_public)
+        enrolment = Enrolment(token, self._wanted, new_key(), time.time(), bus_key=key)
         answers = await _answers(bus, self._subjects.enrol, enrolment.request(), everybody=everybody)
         return _first_true(answers, partial(_joined, enrolment, held))
 

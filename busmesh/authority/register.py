@@ -86,8 +86,8 @@ class Register:
     def login(self, spiffe_id: SpiffeId, bus_key: bytes, until: float, serial: int) -> str:
         """Return a login that can do what ``spiffe_id`` does, and ends with its certificate.
 
-        There is none for a key that somebody else has a login for: an agent makes one for each request, and
-        proves nothing about it.
+        There is none for a key that somebody else has a login for, such as a join token's, which all who
+        joined by it have: an agent makes a key for each request.
         """
         if self.accounts is None:
             return ""

@@ -16,7 +16,8 @@ import struct
 from dataclasses import dataclass, field
 from enum import Enum
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from busmesh.errors import UsageError
 
@@ -86,6 +87,15 @@ class KeyPair:
     @property
     def _key(self) -> Ed25519PrivateKey:
         return Ed25519PrivateKey.from_private_bytes(self.seed)
+
+
+def verify(public: bytes, signature: bytes, data: bytes) -> bool:
+    """Say whether ``signature`` is the one of ``data`` by the key with this public half."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, data)
+    except (ValueError, InvalidSignature):
+        return False
+    return True
 
 
 def public_text(role: Role, raw: bytes) -> str:

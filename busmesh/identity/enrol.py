@@ -19,8 +19,9 @@ from typing import NamedTuple, Protocol
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from busmesh.bus.nkeys import KEY_BYTES
+from busmesh.bus.nkeys import KEY_BYTES, KeyPair
 from busmesh.errors import BusmeshError, IdentityError, InvalidName, UsageError
+from busmesh.identity import busproof
 from busmesh.identity.ca import CertificateAuthority, requested_key
 from busmesh.identity.fields import FieldReader, pack
 from busmesh.identity.jointoken import MAC_BYTES, REPLY, REQUEST, Grant, JoinToken
@@ -68,7 +69,10 @@ _EXPLAINED: Mapping[str, tuple[str, str]] = {
         "it was given too many logins to the bus within the life of one",
         "is it started again and again? if its key was stolen, busmesh identity revoke frees their place",
     ),
-    Refusal.INVALID: ("the signing request does not prove a P-256 key", "check both versions of busmesh"),
+    Refusal.INVALID: (
+        "the request does not prove its keys, a P-256 one and that for the bus",
+        "check both versions of busmesh",
+    ),
 }
 
 
@@ -174,7 +178,7 @@ class Enrolment:
         spiffe_id: whom to become: a workload of that mesh.
         key: fresh; it stays here.
         now: unix seconds.
-        bus_key: the public key that shall get a login to the bus, 32 bytes; empty for none.
+        bus_key: the key that shall get a login to the bus; None for no login.
 
     Raises:
         UsageError: ``spiffe_id`` is not of the token's mesh (code BM4202).
@@ -187,7 +191,7 @@ class Enrolment:
         key: ec.EllipticCurvePrivateKey,
         now: float,
         *,
-        bus_key: bytes = b"",
+        bus_key: KeyPair | None = None,
     ) -> None:
         if spiffe_id.mesh != token.mesh:
             hint = f"set the mesh to {token.mesh}, or take a token of {spiffe_id.mesh}"
@@ -205,9 +209,11 @@ class Enrolment:
     def request(self) -> bytes:
         """Return the request. A retry needs a new enrolment, since each request is answered once."""
         token_id, wanted, csr = self._token.id.encode(), str(self._id).encode(), signing_request(self._key)
-        covered = (token_id, wanted, struct.pack(">Q", self._time_ms), self._nonce, csr, self._bus_key)
-        mac = self._token.mac(REQUEST, *covered)
-        return pack(token_id, wanted, self._time_ms, self._nonce, csr, self._bus_key, mac)
+        proven = busproof.prove(self._bus_key, self._id, csr)
+        mac = self._token.mac(
+            REQUEST, token_id, wanted, struct.pack(">Q", self._time_ms), self._nonce, csr, *proven
+        )
+        return pack(token_id, wanted, self._time_ms, self._nonce, csr, *proven, mac)
 
     def finish(self, reply: bytes, now: float) -> Membership:
         """Return the SVID, the roots and the login from the authority's reply.
@@ -277,17 +283,18 @@ def answer(
         register: who has which name, and makes logins to the bus.
     """
     try:
-        reader = FieldReader(request, 7, max_size=MAX_REQUEST, what="enrolment request")
+        reader = FieldReader(request, 8, max_size=MAX_REQUEST, what="enrolment request")
         token_id, wanted, time_ms = reader.binary(63), reader.binary(512), reader.integer()
         nonce, csr = reader.binary(_NONCE_BYTES), reader.binary(MAX_SIGNING_REQUEST)
-        bus_key, mac = reader.binary(KEY_BYTES), reader.binary(MAC_BYTES)
+        bus_key, proof = reader.binary(KEY_BYTES), reader.binary(busproof.SIGNATURE_BYTES)
+        mac = reader.binary(MAC_BYTES)
         reader.end()
     except BusmeshError:
         return _DENIED
     grant = grants.get(token_id.decode("ascii", "replace"))
     # An unknown token costs the same work, so that the time taken does not tell which tokens exist.
     token = JoinToken(ca.mesh, "unknown", secrets.token_bytes(32)) if grant is None else grant.token
-    covered = (token_id, wanted, struct.pack(">Q", time_ms), nonce, csr, bus_key)
+    covered = (token_id, wanted, struct.pack(">Q", time_ms), nonce, csr, bus_key, proof)
     if not hmac.compare_digest(mac, token.mac(REQUEST, *covered)) or grant is None:
         return _DENIED
 
@@ -298,6 +305,7 @@ def answer(
     if refusal is None:
         try:
             spiffe_id = SpiffeId.parse(wanted.decode("ascii", "replace"))
+            busproof.check(bus_key, proof, spiffe_id, csr)
             if _revoked(spiffe_id, verifier, now):
                 refusal = Refusal.REVOKED
             elif not grant.allows(spiffe_id):

@@ -10,8 +10,9 @@ import hashlib
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from busmesh.bus.nkeys import KEY_BYTES
+from busmesh.bus.nkeys import KEY_BYTES, KeyPair
 from busmesh.errors import BusmeshError, IdentityError
+from busmesh.identity import busproof
 from busmesh.identity.ca import CertificateAuthority, requested_key
 from busmesh.identity.enrol import (
     MAX_LOGIN,
@@ -43,14 +44,15 @@ class Renewal:
         svid: the present one; it signs the request.
         key: the next key.
         now: unix seconds.
-        bus_key: the public key that shall get a login to the bus, 32 bytes; empty for none.
+        bus_key: the key that shall get a login to the bus; None for no login.
     """
 
     def __init__(
-        self, svid: Svid, key: ec.EllipticCurvePrivateKey, now: float, *, bus_key: bytes = b""
+        self, svid: Svid, key: ec.EllipticCurvePrivateKey, now: float, *, bus_key: KeyPair | None = None
     ) -> None:
         self._svid, self._key = svid, key
-        self._request = seal_signed(svid, _REQUEST, pack(signing_request(key), bus_key), now)
+        csr = signing_request(key)
+        self._request = seal_signed(svid, _REQUEST, pack(csr, *busproof.prove(bus_key, svid.id, csr)), now)
 
     def __repr__(self) -> str:
         return f"<Renewal of {self._svid.id}>"
@@ -126,9 +128,11 @@ def answer_renewal(
     try:
         signed = open_signed(request, _REQUEST, verifier, now, max_age=REPLAY_WINDOW_S, max_size=_MAX_REQUEST)
         spiffe_id = signed.signer.id
-        reader = FieldReader(signed.body, 2, max_size=_MAX_REQUEST, what="renewal request")
-        csr, bus_key = reader.binary(MAX_SIGNING_REQUEST), reader.binary(KEY_BYTES)
+        reader = FieldReader(signed.body, 3, max_size=_MAX_REQUEST, what="renewal request")
+        csr = reader.binary(MAX_SIGNING_REQUEST)
+        bus_key, proof = reader.binary(KEY_BYTES), reader.binary(busproof.SIGNATURE_BYTES)
         reader.end()
+        busproof.check(bus_key, proof, spiffe_id, csr)
         until = now + (LIFETIME_S[kind_of(spiffe_id)] if lifetime_s is None else lifetime_s)
         if not register.room(spiffe_id):
             return Answer(_DENIED, spiffe_id, Refusal.CROWDED)

@@ -62,7 +62,7 @@ def join(bus_url: str, ticket: JoinTicket, *, patience: float = 10.0) -> tuple[S
             enrolment, answer = await ask(
                 newcomer,
                 SUBJECTS.enrol,
-                lambda: Enrolment(ticket.token, ORDERS, new_key(), time.time(), bus_key=key.raw_public),
+                lambda: Enrolment(ticket.token, ORDERS, new_key(), time.time(), bus_key=key),
             )
             svid, bundle, login = enrolment.finish(answer, time.time())
             assert member.options.login is not None

@@ -6,7 +6,9 @@ import hashlib
 
 import msgpack
 
+from busmesh.bus.nkeys import KeyPair, Role
 from busmesh.errors import IdentityError, RemoteProtocolError
+from busmesh.identity import busproof
 from busmesh.identity.ca import requested_key
 from busmesh.identity.drill import PURPOSE as DRILL
 from busmesh.identity.drill import open_drill
@@ -32,8 +34,11 @@ from tests.decoders.world import AUTHORITY, CA, KEY, MESH, NOW, OPERATOR, ORDERS
 REFUSED = (RemoteProtocolError, IdentityError)
 TOKEN = JoinToken.generate(MESH)
 _ID = SpiffeId.workload(MESH, world.ORDERS, "orders-0")
-_ENROLMENT = Enrolment(TOKEN, _ID, KEY, NOW, bus_key=bytes(32))
-_RENEWAL = Renewal(ORDERS_SVID, KEY, NOW, bus_key=bytes(32))
+_BUS_KEY = KeyPair.generate(Role.USER)
+_PROVEN = busproof.prove(_BUS_KEY, _ID, world.REQUEST)
+_PROVEN_BY_MEMBER = busproof.prove(_BUS_KEY, ORDERS_SVID.id, world.REQUEST)
+_ENROLMENT = Enrolment(TOKEN, _ID, KEY, NOW, bus_key=_BUS_KEY)
+_RENEWAL = Renewal(ORDERS_SVID, KEY, NOW, bus_key=_BUS_KEY)
 
 
 def _enrol(request: bytes) -> object:
@@ -43,11 +48,11 @@ def _enrol(request: bytes) -> object:
 
 
 def _maced_request(body: bytes) -> bytes:
-    """Return the request of who holds a token: ``body`` is the ID, time, nonce, signing request and key."""
+    """Return the request of who holds a token: ``body`` is ID, time, nonce, signing request and bus key."""
     try:
-        wanted, time_ms, nonce, csr, bus_key = msgpack.unpackb(body)
-        mac = TOKEN.mac(REQUEST, TOKEN.id.encode(), wanted, time_ms.to_bytes(8), nonce, csr, bus_key)
-        return pack(TOKEN.id.encode(), wanted, time_ms, nonce, csr, bus_key, mac)
+        wanted, time_ms, nonce, *keys = msgpack.unpackb(body)
+        mac = TOKEN.mac(REQUEST, TOKEN.id.encode(), wanted, time_ms.to_bytes(8), nonce, *keys)
+        return pack(TOKEN.id.encode(), wanted, time_ms, nonce, *keys, mac)
     except (ValueError, TypeError, AttributeError, OverflowError, msgpack.UnpackException):
         return body
 
@@ -242,7 +247,7 @@ IDENTITIES = [
     Decoder(
         "enrolment request",
         _enrol,
-        (msgpack.packb([str(_ID).encode(), int(NOW * 1000), bytes(16), world.REQUEST, bytes(32)]),),
+        (msgpack.packb([str(_ID).encode(), int(NOW * 1000), bytes(16), world.REQUEST, *_PROVEN]),),
         ("identity.enrol:answer",),
         _maced_request,
         "msgpack",
@@ -259,7 +264,7 @@ IDENTITIES = [
     Decoder(
         "renewal request",
         _renew,
-        (pack(world.REQUEST, bytes(32)), pack(world.REQUEST, b"")),
+        (pack(world.REQUEST, *_PROVEN_BY_MEMBER), pack(world.REQUEST, b"", b"")),
         ("identity.renew:answer_renewal",),
         world.signed(ORDERS_SVID, "renew"),
         "msgpack",

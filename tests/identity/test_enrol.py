@@ -58,8 +58,8 @@ def altered(message: bytes, position: int, value: object) -> bytes:
 def request_with(token: JoinToken, spiffe_id: str, csr: bytes, now: float = NOW) -> bytes:
     """A request whose MAC is right, whatever it asks for."""
     time_ms, nonce = int(now * 1000), secrets.token_bytes(16)
-    parts = (token.id.encode(), spiffe_id.encode(), struct.pack(">Q", time_ms), nonce, csr, b"")
-    return pack(parts[0], parts[1], time_ms, nonce, csr, b"", token.mac(REQUEST, *parts))
+    parts = (token.id.encode(), spiffe_id.encode(), struct.pack(">Q", time_ms), nonce, csr, b"", b"")
+    return pack(parts[0], parts[1], time_ms, nonce, csr, b"", b"", token.mac(REQUEST, *parts))
 
 
 def test_newcomer_gets_its_svid_and_learns_the_roots(

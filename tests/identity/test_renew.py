@@ -51,7 +51,7 @@ def test_authority_denies(
     verifier: Verifier,
     defect: str,
 ) -> None:
-    csr = pack(signing_request(new_key()), b"")
+    csr = pack(signing_request(new_key()), b"", b"")
     now = NOW + 4000 if defect == "expired" else NOW
     request = {
         "expired": seal_signed(orders, "renew", csr, now),

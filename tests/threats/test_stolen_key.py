@@ -232,7 +232,7 @@ def renewed(stage: Stolen, payload: bytes) -> bytes:
 def renewal_in_its_name(stage: Stolen) -> int:
     """Its certificate over a request that the thief has signed; and what the thief asks for itself."""
     certificate = msgpack.unpackb(stage.announced()[0])[1]
-    own = Renewal(stage.svid, new_key(), time.time(), bus_key=KeyPair.generate(Role.USER).raw_public)
+    own = Renewal(stage.svid, new_key(), time.time(), bus_key=KeyPair.generate(Role.USER))
     _, _, time_ms, body, signature = msgpack.unpackb(own.request())
     assert renewed(stage, pack(certificate, time_ms, body, signature)) == pack(b""), "denied"
     granted = own.finish(renewed(stage, own.request()), stage.verifier, time.time())
@@ -265,14 +265,23 @@ def test_s12_a_stolen_key_has_no_effect(robbed: Stolen, attack: Attack) -> None:
     attempt(robbed, attack)
 
 
+class OnlySeen(KeyPair):
+    """A key of which the thief has only seen the public half."""
+
+    def sign(self, data: bytes) -> bytes:
+        return KeyPair.generate(Role.USER).sign(data)
+
+
 def test_s12_the_thief_goes_alone(robbed: Stolen) -> None:
     """A key is taken back from all who have it, so the thief asks for a login for the service's key."""
-    held = Credentials.parse((robbed.mesh.home / "agents" / "orders-0" / "bus.creds").read_text())
+    held = Credentials.parse((robbed.mesh.home / "agents" / "orders-0" / "bus.creds").read_text()).key
 
     def act(stage: Stolen) -> int:
-        asked = Renewal(stage.svid, new_key(), time.time(), bus_key=held.key.raw_public)
+        unproven = Renewal(stage.svid, new_key(), time.time(), bus_key=OnlySeen(held.role, held.seed))
+        assert renewed(stage, unproven.request()) == pack(b""), "denied"
+        asked = Renewal(stage.svid, new_key(), time.time(), bus_key=held)
         granted = asked.finish(renewed(stage, asked.request()), stage.verifier, time.time())
-        assert granted.login == "", "a login for a key that another has"
+        assert granted.login == "", "nor with the key itself: it is another's"
         stage.mesh.run("identity", "revoke", str(stage.svid.id))
         eventually(lambda: stage.thief.closed, "the thief is cut off")
         assert all(stage.view()["trust"][0]["revocations"]), "and everybody knows of it"
