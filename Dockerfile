@@ -4,11 +4,12 @@
 
 FROM python:3.13-slim AS build
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY agents ./agents
 COPY policies ./policies
 COPY busmesh ./busmesh
-RUN python -m pip wheel --no-cache-dir --wheel-dir /wheels '.[demo]'
+RUN python -m pip wheel --no-cache-dir --wheel-dir /wheels --require-hashes --requirement requirements.lock \
+    && python -m pip wheel --no-cache-dir --wheel-dir /wheels --no-deps .
 
 FROM python:3.13-slim
 ENV PYTHONUNBUFFERED=1 \

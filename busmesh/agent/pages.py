@@ -152,6 +152,7 @@ def _policies(policies: Policies, dryruns: DryRuns) -> Reply:
             "revision": policies.set.number,
             "digest": policies.set.digest,
             "documents": [document.plain for document in policies.set.documents.values()],
+            "put_in": [policies.set.put_in.get(key) for key in policies.set.documents],
             "refused": policies.refused.model_dump(mode="json") if policies.refused is not None else None,
             "problem": policies.problem,
             "forged": policies.forged,

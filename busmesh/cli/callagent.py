@@ -115,7 +115,8 @@ async def _by_policies(admin: Address, way: Way) -> dict[str, object] | None:
     if service is None:
         return None
     documents = [Document.from_plain(plain, file="the agent") for plain in policies["documents"]]
-    policy_set = PolicySet(policies["revision"], {document.key: document for document in documents})
+    put_in = {document.key: made for document, made in zip(documents, policies["put_in"], strict=True)}
+    policy_set = PolicySet(policies["revision"], {one.key: one for one in documents}, put_in)
     caller = Caller(name, definition["labels"], name.namespace)
     return explain(policy_set, Question(caller, service, head, definition["locality"], config["instance"]))
 

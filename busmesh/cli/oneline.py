@@ -43,7 +43,7 @@ def lines_of(subject: str, message: Message, *, wide: bool = False) -> list[str]
 
 def _metrics(instance: str, message: Message, wide: bool) -> Iterator[str]:
     requests = _dicts(message.get("requests"))
-    if not requests:
+    if not requests and wide:
         yield _line(message.get("time"), instance, "no requests")
     for entry in requests:
         service, version = _text(entry.get("destination_service")), _text(entry.get("destination_version"))

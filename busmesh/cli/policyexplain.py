@@ -11,7 +11,7 @@ from busmesh.cli.explained import tell
 from busmesh.cli.logs import log_option
 from busmesh.cli.operator import desk
 from busmesh.cli.output import Output, output_option, show
-from busmesh.cli.policyviews import put_in, tell_passed
+from busmesh.cli.policyviews import tell_passed
 from busmesh.decide.request import Headers, RequestHead
 from busmesh.errors import NotFound, UsageError
 from busmesh.members.announcement import Announcement
@@ -87,7 +87,7 @@ def explain_command(
     else:
         view = run(_look(context))
         question = _question(view, calling, instance and token(instance, "instance"), name, head)
-        found = explain(view.history.current, question, put_in(view.history))
+        found = explain(view.history.current, question)
     if output in (Output.TABLE, Output.WIDE):
         tell(found)
     else:

@@ -66,7 +66,7 @@ _HISTORY_COLUMNS = (
 def list_command(output: Output, context: Context) -> None:
     """List the documents that are published."""
     history = history_of(context)
-    now, put = time.time(), put_in(history)
+    now, put = time.time(), history.current.put_in
     rows = []
     for key, document in history.current.documents.items():
         made = history.time_of(put[key])
@@ -82,11 +82,6 @@ def list_command(output: Output, context: Context) -> None:
             }
         )
     show(rows, _LIST_COLUMNS, output, empty="no policy is published; busmesh policy publish FILE...")
-
-
-def put_in(history: History) -> dict[DocumentKey, int]:
-    """Return the revision that put each document as it is."""
-    return {document.key: revision.number for revision in history.revisions for document in revision.put}
 
 
 def _written_as(document: Document) -> str:

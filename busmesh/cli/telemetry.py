@@ -34,7 +34,8 @@ def telemetry(
 
     PATTERN is a signal (metrics, traces, access, events), or a subject with wildcards below
     `busmesh.<mesh>.telemetry`: SIGNAL.NAMESPACE.SERVICE.INSTANCE. On a terminal each message becomes lines
-    for people; piped, one line of JSON. Ends with 1 if --timeout comes before --count is reached.
+    for people, and none for an agent without requests (-o wide: also of these); piped, one line of JSON. Ends
+    with 1 if --timeout comes before --count is reached.
 
     \b
     Examples:
@@ -62,7 +63,7 @@ async def _print(
                     if text:
                         click.echo(text)
                         sys.stdout.flush()
-                    printed += 1
+                        printed += 1
         dropped = heard.dropped
     for number, what in (
         (unreadable, "were no JSON objects"),

@@ -59,15 +59,12 @@ class Question:
         return Origin(f"{name.name}.{name.namespace}", self.instance, self.locality, self.caller.labels)
 
 
-def explain(
-    policy_set: PolicySet, question: Question, put_in: Mapping[DocumentKey, int] | None = None
-) -> dict[str, object]:
+def explain(policy_set: PolicySet, question: Question) -> dict[str, object]:
     """Return as plain data what ``policy_set`` makes of a request.
 
     Args:
         policy_set: the documents.
         question: the request, and who makes it.
-        put_in: the revision that put each document as it is, where that is known.
 
     Raises:
         InvalidDocument: the set contradicts itself.
@@ -76,7 +73,7 @@ def explain(
     snapshot = compile_set(policy_set, question.caller, rng=Random(0))
     rule = choose_rule(snapshot.service(service), head)
     document = speaks_for(policy_set, "Route", service)
-    names = _Names(put_in or {})
+    names = _Names(policy_set.put_in)
     return {
         "revision": policy_set.number,
         "caller": {

@@ -63,11 +63,13 @@ class PolicySet:
     Attributes:
         number: of the revision that led here; 0 for the empty set at the beginning.
         documents: by key, in the order of the keys.
+        put_in: the revision that put each document as it is, where that is known.
         digest: SHA-256 over the canonical JSON of all documents in that order.
     """
 
     number: int = 0
     documents: Mapping[DocumentKey, Document] = field(default_factory=dict)
+    put_in: Mapping[DocumentKey, int] = field(default_factory=dict, compare=False)
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -250,4 +252,10 @@ def _changed(current: PolicySet, put: Collection[Document], remove: Collection[D
     documents = dict(current.documents)
     for key in remove:
         del documents[key]
-    return PolicySet(current.number + 1, documents | {document.key: document for document in put})
+    number = current.number + 1
+    put_in = {key: made for key, made in current.put_in.items() if key in documents}
+    return PolicySet(
+        number,
+        documents | {document.key: document for document in put},
+        put_in | {document.key: number for document in put},
+    )

@@ -94,7 +94,6 @@ def traces() -> Mapping[str, Any]:
             metrics(),
             ["web-0", "out web -> orders v1", "[/orders/*]", "100.0 rps", "99.00%", "p99"],
         ),
-        ("metrics", Registry().tick(NOW), ["web-0", "no requests"]),
         (
             "access",
             access(),
@@ -122,6 +121,10 @@ def test_a_request_that_reached_no_instance_names_the_service() -> None:
 
 
 def test_wide_says_more() -> None:
+    assert lines_of(subject("metrics"), Registry().tick(NOW)) == []
+    [idle] = lines_of(subject("metrics"), Registry().tick(NOW), wide=True)
+    assert "web-0" in idle
+    assert idle.endswith("no requests")
     assert "trace " + "ab" * 16 in lines_of(subject("access"), access(), wide=True)[0]
     assert "tries=3" in lines_of(subject("events"), events(), wide=True)[0]
 

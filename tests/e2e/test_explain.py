@@ -123,9 +123,11 @@ def test_a_call_through_an_agent_that_has_ejected_an_instance(mesh: Mesh) -> Non
 def test_a_call_by_an_agent_of_its_own(mesh: Mesh) -> None:
     found = explained(mesh, *"call orders /orders/7 --explain --as shop".split())
     assert found["rule"] == "shops"
+    assert found["explanation"]["document"] == {"name": "Route/orders", "revision": 1}
     assert [one["instance"] for one in found["tries"]] == ["orders-v1"]
     refused = explained(mesh, *"call orders / --explain --as other".split(), status=1)
     assert refused["status"] == 404
+    assert refused["explanation"]["document"] == {"name": "Route/orders", "revision": 1}
     assert [row["verdict"] for row in refused["explanation"]["rules"]] == ["does not match"] * 3
     nowhere = explained(mesh, *"call orders / --explain -H host:not.a.name.of.any".split(), status=1)
     assert (nowhere["status"], nowhere["explanation"]) == (404, None)

@@ -140,7 +140,9 @@ def test_why_a_rule_does_not_match(condition: str, why: str, route: Callable[...
     send = "route: [{destination: {host: orders}}]"
     document = route(rules=f"- match: [{condition}]\n  {send}\n- name: rest\n  {send}")
     head = RequestHead(b"GET", b"/v1/x?q=1", [(b"Host", b"orders"), (b"X-User", b"ana")])
-    found: Any = explain(the_set(document), Question(WEB, ORDERS, head), {document.key: 5})
+    found: Any = explain(
+        PolicySet(7, {document.key: document}, {document.key: 5}), Question(WEB, ORDERS, head)
+    )
     assert found["document"] == {"name": "Route/orders", "revision": 5}
     assert found["rules"] == [
         {"index": 0, "rule": "orders[0]", "verdict": "does not match", "why": [why]},

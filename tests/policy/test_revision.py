@@ -57,6 +57,15 @@ def test_the_digest_is_that_of_the_canonical_json_of_the_sorted_set() -> None:
     assert PolicySet(5, {B.key: B, A.key: A}).digest == after.digest, "order and number do not count"
 
 
+def test_a_set_knows_which_revision_put_each_document() -> None:
+    first = fold(EMPTY, change(EMPTY, A, B))
+    second = fold(first, change(first, make("a", 50)))
+    assert second.put_in == {A.key: 2, B.key: 1}
+    third = fold(second, change(second, remove=(A.key,)))
+    assert third.put_in == {B.key: 1}
+    assert PolicySet(3, third.documents) == third, "what is known of a set does not make another"
+
+
 def test_a_revision_survives_msgpack_and_json() -> None:
     after = fold(EMPTY, change(EMPTY, A, B))
     revision = change(after, make("a", 50), remove=(B.key,))
