@@ -297,6 +297,11 @@ class Ordered:
     order: bytes
 
 
+#: Seconds between two looks at the time, unless a renewal is due before: with an SVID of 10 s, half a second
+#: late would be as much as the spread.
+TICK_S, _SHORTEST_S = 0.5, 0.01
+
+
 class Renewals(Actor[TrustChanged | Ordered]):
     """Renews the SVID at half of its life; traffic notices nothing, since sessions outlive certificates.
 
@@ -312,7 +317,7 @@ class Renewals(Actor[TrustChanged | Ordered]):
         warn: told what may go wrong soon: kind of event, message, and facts.
     """
 
-    interval = 0.5
+    interval = TICK_S
     capacity = 4
 
     def __init__(
@@ -374,6 +379,11 @@ class Renewals(Actor[TrustChanged | Ordered]):
 
     async def tick(self) -> None:
         now = time.time()
+        await self._renew_if_due(now)
+        left = self._due - now  # none, if the renewal waits for the bus
+        self.interval = max(left, _SHORTEST_S) if 0 < left < TICK_S else TICK_S
+
+    async def _renew_if_due(self, now: float) -> None:
         self._look_ahead(now)
         if now < self._due or self._identity.revoked or not (self._bus.connected or self._shut_out(now)):
             return

@@ -14,7 +14,7 @@ import pytest
 
 from busmesh.agent import identity as module
 from busmesh.agent.expiry import register_identity
-from busmesh.agent.identity import Enroller, Ordered, Renewals, TrustChanged
+from busmesh.agent.identity import TICK_S, Enroller, Ordered, Renewals, TrustChanged
 from busmesh.bus.bus import Bus
 from busmesh.bus.messages import Message
 from busmesh.bus.options import BusOptions
@@ -256,3 +256,16 @@ def test_how_long_it_lasts_is_a_metric(tmp_path: Path) -> None:
     assert found["root"] == pytest.approx(root - time.time(), abs=30)
     assert "busmesh_identity_trust_version" in text
     assert "busmesh_identity_revocations" in text
+
+
+def test_the_last_look_before_a_renewal_is_when_it_is_due(tmp_path: Path, clock: Clock) -> None:
+    member = Member(tmp_path, clock, 10.0)
+    waits = list[float]()
+    while not member.renewed:
+        asyncio.run(member.actor.tick())
+        wait = member.actor.interval or 0.0
+        waits.append(wait)
+        clock.now += wait
+    assert waits[0] == TICK_S
+    assert min(waits) < TICK_S
+    assert 4.5 <= member.renewed[0] <= 5.5 + 0.02

@@ -30,6 +30,7 @@ from tests.threats.stage import Stage, memory, standing
 
 MIB = 1024 * 1024
 RESTARTS, FRAMES = 50, 20_000
+#: Messages a second, of which a hundredth more is aimed at so that they are reached.
 RATE, FLOOD_S = 5000, 10.0
 
 
@@ -70,7 +71,7 @@ def _calm_and_flooded(stage: Stage, *subjects: str) -> tuple[Probe, Probe, dict[
     for aims in (("busmesh.local.nobody",), subjects):
         junk = Process.python(
             "tests.proofs.junk",
-            *(str(stage.bus.port), str(RATE), str(FLOOD_S), *aims),
+            *(str(stage.bus.port), str(1.01 * RATE), str(FLOOD_S), *aims),
             directory=stage.mesh.directory,
             name=f"junk-{aims[0].rpartition('.')[2]}",
         )
@@ -102,7 +103,7 @@ def proof_of_t25_floods(what: str, subjects: list[str], tmp_path: Path) -> None:
     print(f"{rate:.0f} {what}/s for {sent['seconds']:.1f} s; refused: {refused}")
     print(f"calm: {len(calm.took)} requests, p99 {1000 * calm.p99():.1f} ms")
     print(f"flooded: {len(flooded.took)} requests, p99 {1000 * flooded.p99():.1f} ms")
-    assert rate >= 0.99 * RATE
+    assert rate >= RATE
     assert sent["seconds"] >= FLOOD_S
     assert calm.failed == flooded.failed == []
     assert flooded.p99() < 3 * calm.p99()
@@ -183,9 +184,9 @@ def proof_of_s13_a_decision_takes_50_us() -> None:
     """The dearest of all rows of the table, and of all spellings of a path before a hundred rules."""
     print(f"Python was configured with: {sysconfig.get_config_var('CONFIG_ARGS')}")
     dearest = max(
-        (_seconds(made, *asked(row.values[1])), row.id)
+        (_seconds(made, *asked(str(row.values[1]))), row.id)
         for row in ROWS
-        if (made := authorizer(row.values[0])) is not None
+        if (made := authorizer(str(row.values[0]))) is not None
     )
     print(f"{len(ROWS)} rows of the table: {1e6 * dearest[0]:.1f} us at most, {dearest[1]}")
     paths = ", ".join(f"/area{number}/*" for number in range(100))
