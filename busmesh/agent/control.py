@@ -6,6 +6,7 @@ that are set here, and the workers by their pipes.
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from busmesh.actors.actor import Address
@@ -100,6 +101,9 @@ class Control:
             bus, subjects.ack(name, instance), self._seal_acknowledgement
         )
         register_process(plane.registry)
+        plane.registry.gauge(
+            "busmesh_tasks", "Tasks of the event loop; requests have none.", lambda: len(asyncio.all_tasks())
+        )
         register_identity(plane.registry, identity, lambda: self.renewals.renewals)
         self._hear(plane)
 

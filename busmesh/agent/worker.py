@@ -131,6 +131,7 @@ class Worker:
             "sent": plane.outbound.active,
             "connections": len(plane.listener.connections),
             "cpu_s": round(time.process_time(), 3),
+            "tasks": len(asyncio.all_tasks()),
             "revision": plane.policies.set.number,
             "sessions": inbound.statistics()["sessions"] if inbound is not None else 0,
             "svid": f"{self._process.identity.svid.certificate.serial_number:x}",

@@ -250,6 +250,7 @@ def test_the_pages_of_an_agent(mesh: Mesh, echo_app: EchoApp, tmp_path: Path) ->
     for agent in (orders, caller):
         check_metrics(page(agent, "/metrics"))
     families = promtext.parse(page(caller, "/metrics").body.decode())
+    assert families["busmesh_tasks"].by("busmesh_tasks")[()] > 1
     counted = families["busmesh_requests_total"].by("busmesh_requests_total")
     assert sum(counted.values()) == 2
     assert {dict(labels)["response_code"] for labels in counted} == {"200", "500"}

@@ -97,19 +97,6 @@ def ask(caller: Instance, path: str = "/goods/1", method: str = "GET", **headers
         connection.close()
 
 
-def metric(instance: Instance, name: str, *labels: str) -> float:
-    connection = http.client.HTTPConnection(instance.admin, timeout=10)
-    try:
-        connection.request("GET", "/metrics")
-        lines = connection.getresponse().read().decode().splitlines()
-    finally:
-        connection.close()
-    found = [
-        line for line in lines if line.startswith(f"{name}{{") and all(label in line for label in labels)
-    ]
-    return sum(float(line.rpartition(" ")[2]) for line in found)
-
-
 def test_a_caller_is_who_its_session_says_and_hears_no_more_than_no(
     tmp_path: Path, nats_server: NatsServer
 ) -> None:
@@ -143,8 +130,7 @@ def test_a_caller_is_who_its_session_says_and_hears_no_more_than_no(
         assert {line["path"] for line in store.seen()} == {"/goods/1"}
         assert len(store.seen()) == 2
 
-        counted = metric(
-            store,
+        counted = store.metric(
             "busmesh_authorization_denied_total",
             'policy="Authorization/store"',
             'reason="not_allowed"',
@@ -179,9 +165,9 @@ def test_a_change_takes_effect_at_once_and_what_is_tried_out_only_counts(
         mesh.run("policy", "publish", "-", "--wait", "10s", stdin="---\n".join([DRY_RUN, AUDIT]))
         assert ask(shop, "/goods/9").status == 200
         assert ask(shop, "/goods/1").status == 200
-        dry = metric(store, "busmesh_authorization_dry_run_total", 'rule="0"', 'result="denied"')
+        dry = store.metric("busmesh_authorization_dry_run_total", 'rule="0"', 'result="denied"')
         assert dry == 1
-        assert metric(store, "busmesh_authorization_audited_total", 'policy="Authorization/watched"') == 2
+        assert store.metric("busmesh_authorization_audited_total", 'policy="Authorization/watched"') == 2
 
         began = time.monotonic()
         mesh.run("policy", "publish", "-", stdin=DRY_RUN.replace('"true"', '"false"'))

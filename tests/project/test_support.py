@@ -8,6 +8,7 @@ import json
 import os
 import select
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 
 from tests.support.bus import NatsServer
 from tests.support.http import EchoApp
+from tests.support.memory import MIB, Growth, peak, resident
 from tests.support.ports import free_port
 from tests.support.processes import Process, clean_environment
 
@@ -132,6 +134,14 @@ def test_the_application_reads_chunks(echo_app: EchoApp) -> None:
     assert json.loads(body)["body_length"] == 70_002
 
 
+def test_the_application_counts_what_it_cannot_read(echo_app: EchoApp) -> None:
+    assert _ask(echo_app, "BREW", "/")[0].status == 501
+    with socket.create_connection(("127.0.0.1", echo_app.port), timeout=5) as client:
+        client.sendall(b"GET / HTTP/1.1 no more\r\n\r\n")
+        assert client.recv(1)
+    assert (echo_app.count, echo_app.misread) == (0, 2)
+
+
 def test_the_application_dies_and_returns(echo_app: EchoApp) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", echo_app.port, timeout=5)
     for _ in range(2):
@@ -179,6 +189,37 @@ def test_a_process_is_ready_ends_and_takes_its_children_along(tmp_path: Path) ->
         assert select.select([watch], [], [], 0)[0] == []
     assert select.select([watch], [], [], 5)[0] == [watch]
     os.close(watch)
+
+
+SWOLLEN = """
+import json
+taken = b"x" * (64 * 1024 * 1024)
+del taken
+print(json.dumps({"event": "ready"}), flush=True)
+input()
+taken = b"x" * (96 * 1024 * 1024)
+del taken
+print(json.dumps({"event": "swollen"}), flush=True)
+input()
+"""
+
+
+def test_memory_that_was_held_for_a_moment_is_seen() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SWOLLEN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert "ready" in process.stdout.readline()
+        assert peak(process.pid) > 63 * MIB
+        growth = Growth(process.pid)
+        assert growth.most()[0] < 8 * MIB, "what was held before does not count"
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert "swollen" in process.stdout.readline()
+        assert resident(process.pid) < 64 * MIB
+        assert 95 * MIB < growth.most()[0] < 104 * MIB
+        process.stdin.write("\n")
 
 
 def test_a_process_that_ends_without_a_word_fails_with_its_log(tmp_path: Path) -> None:

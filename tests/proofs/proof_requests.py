@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tarfile
 import tomllib
-import urllib.request
 from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.bus import NatsServer
-from tests.support.mesh import Instance, Mesh
+from tests.support.mesh import Mesh
 from tests.support.ports import free_port
 from tests.support.processes import clean_environment
 
@@ -94,13 +93,6 @@ def suite(tmp_path: Path) -> Suite:
     return Suite(directory, python)
 
 
-def requests_of(agent: Instance) -> int:
-    """Return how many requests an agent has counted as a caller."""
-    with urllib.request.urlopen(f"http://{agent.admin}/metrics", timeout=5) as answer:
-        lines = answer.read().decode().splitlines()
-    return sum(int(float(line.split()[-1])) for line in lines if line.startswith("busmesh_requests_total{"))
-
-
 @pytest.mark.timeout(1200)
 def proof_of_the_same_result(suite: Suite, tmp_path: Path, nats_server: NatsServer) -> None:
     plain = suite.run(tmp_path / "plain.json")
@@ -112,7 +104,7 @@ def proof_of_the_same_result(suite: Suite, tmp_path: Path, nats_server: NatsServ
         mesh.publish(PATIENT)
         url = f"http://localhost:{client.outbound.rpartition(':')[2]}"
         meshed = suite.run(tmp_path / "meshed.json", HTTPBIN_HTTP_PORT=str(port), PROOF_URL=url)
-        carried = requests_of(client)
+        carried = client.metric("busmesh_requests_total")
     print("plain: ", Counter(result["outcome"] for result in plain.values()))
     print("meshed:", Counter(result["outcome"] for result in meshed.values()))
     print("requests that the caller's agent has carried:", carried)

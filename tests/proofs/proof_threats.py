@@ -24,9 +24,10 @@ from tests.policy.test_authorization import ROWS, asked, authorizer, caller
 from tests.proofs import nonces
 from tests.proofs.probe import Probe
 from tests.support.bus import NatsServer
+from tests.support.memory import resident
 from tests.support.mesh import Instance, Mesh
 from tests.support.processes import ROOT, Process, clean_environment
-from tests.threats.stage import Stage, memory, standing
+from tests.threats.stage import Stage, standing
 
 MIB = 1024 * 1024
 RESTARTS, FRAMES = 50, 20_000
@@ -139,7 +140,7 @@ def proof_of_t23_who_takes_nothing(tmp_path: Path, nats_server: NatsServer) -> N
         probed()
         calm = probed()
         agents = {"client": client, "store": store}
-        held = {name: memory(agent.agent.pid) for name, agent in agents.items()}
+        held = {name: resident(agent.agent.pid) for name, agent in agents.items()}
         with _request(client, f"GET /bytes?n={500 * MIB} HTTP/1.1\r\nHost: store\r\n\r\n"):
             unread = probed()
         deaf.agent.signal(signal.SIGSTOP)  # it acknowledges nothing any more
@@ -147,7 +148,7 @@ def proof_of_t23_who_takes_nothing(tmp_path: Path, nats_server: NatsServer) -> N
         with _request(client, head) as upload:
             taken = _sent_at_once(upload)
             untaken = probed()
-        grown = {name: memory(agent.agent.pid) - held[name] for name, agent in agents.items()}
+        grown = {name: resident(agent.agent.pid) - held[name] for name, agent in agents.items()}
         deaf.agent.signal(signal.SIGCONT)
     for name, probe in (("calm", calm), ("never read", unread), ("never taken", untaken)):
         print(f"{name}: {len(probe.took)} requests, p99 {1000 * probe.p99():.1f} ms, failed {probe.failed}")

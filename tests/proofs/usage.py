@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.threats.stage import memory
+from tests.support.memory import Growth
 
 #: Bytes around a message that travel as well: the protocol's words and sizes, and its share of a segment.
 FRAMING = 20
@@ -66,15 +65,14 @@ class Meter:
         """Measure what the block costs, until all are as quiet as at first."""
         self._quiet()
         use = Use()
-        held = {name: memory(pid) for name, pid in self._processes.items()}
+        growth = Growth(*self._processes.values())
         before, began = self._seconds(), time.monotonic()
-        with _most(self._processes) as most:
-            yield use
-            self._quiet()
+        yield use
+        self._quiet()
         lasted, after = time.monotonic() - began, self._seconds()
         idle = self._idle
         use.seconds = {name: max(0.0, after[name] - before[name] - idle[name] * lasted) for name in before}
-        use.grown = {name: max(0, most[name] - held[name]) for name in before}
+        use.grown = dict(zip(self._processes, growth.most(), strict=True))
 
     def _quiet(self) -> None:
         until = time.monotonic() + 60
@@ -91,27 +89,6 @@ class Meter:
         time.sleep(seconds)
         lasted = time.monotonic() - began
         return {name: (after - before[name]) / lasted for name, after in self._seconds().items()}
-
-
-@contextmanager
-def _most(processes: dict[str, int]) -> Iterator[dict[str, int]]:
-    most = dict.fromkeys(processes, 0)
-    over = threading.Event()
-
-    def look() -> None:
-        while True:
-            for name, pid in processes.items():
-                most[name] = max(most[name], memory(pid))
-            if over.wait(0.005):
-                return
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield most
-    finally:
-        over.set()
-        thread.join()
 
 
 def told(rows: Iterable[tuple[str, str, float, float, float]]) -> str:

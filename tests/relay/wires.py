@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -128,6 +130,18 @@ class FakeTransport:
         """The peer sends nothing more."""
         if not self.protocol.eof_received():
             self.close()
+
+
+def freed_when_lost(client: FakeTransport) -> bool:
+    """End a connection; say whether its protocol is gone at once, without the collector."""
+    protocol = weakref.ref(client.protocol)
+    gc.disable()
+    try:
+        client.lose()
+        client.protocol = None
+        return protocol() is None
+    finally:
+        gc.enable()
 
 
 class Response(NamedTuple):

@@ -55,6 +55,8 @@ class EchoApp:
         self.received: deque[Received] = deque(maxlen=KEPT_REQUESTS)
         #: Connections accepted since the first start.
         self.connections = 0
+        #: What came where a request should begin and could not be taken for one.
+        self.misread = 0
         self._may_answer = threading.Event()
         self._may_answer.set()
         self._server: _Server | None = None
@@ -158,7 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
         length, digest = self._read_body()
         if url.path != "/healthz":
             headers = tuple(self.headers.items())
-            app.received.append(Received(self.command, self.path, headers, digest, length))
+            target = self.requestline.split()[1]  # of several slashes at its beginning, ``path`` keeps one
+            app.received.append(Received(self.command, target, headers, digest, length))
         app._may_answer.wait()
         if url.path == "/healthz":
             self._send(200 if app.healthy else 503, b"{}")
@@ -174,6 +177,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(int(wish.get("status", 200)), body, chunked="chunked" in wish)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Refuse what is no request that this application knows; tests count it all the same."""
+        self.server.app.misread += 1
+        super().send_error(code, message, explain)
 
     def log_message(self, *args: object) -> None:
         """Keep the tests' output for pytest."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -37,6 +38,14 @@ class Instance:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             return json.load(error)
+
+    def metric(self, name: str, *labels: str) -> float:
+        """Return what ``/metrics`` says of ``name``, summed over all series with these labels (``a="b"``)."""
+        with urllib.request.urlopen(f"http://{self.admin}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+        assert f"# TYPE {name} " in text, f"there is no metric {name}"
+        found = re.findall(rf"^{name}({{.*}})? (\S+)$", text, re.MULTILINE)
+        return sum(float(value) for said, value in found if all(label in said for label in labels))
 
     def seen(self) -> list[dict[str, Any]]:
         """Return what the application has written down."""

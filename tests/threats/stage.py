@@ -16,6 +16,7 @@ from busmesh.identity.svid import Svid
 from tests.security.rogue import Rogue
 from tests.support.bus import NatsServer
 from tests.support.client import Caller
+from tests.support.memory import Growth
 from tests.support.mesh import Instance, Mesh, eventually
 from tests.threats.middle import Middle
 
@@ -52,6 +53,10 @@ class Stage:
     def hits(self) -> Counter[str]:
         """Return how often each id reached the application."""
         return Counter(entry["id"] for entry in self.orders.seen() if entry["id"])
+
+    def growth(self) -> Growth:
+        """Watch the memory of both agents from now on."""
+        return Growth(self.shop.agent.pid, self.orders.agent.pid)
 
     def svid(self, instance: str) -> Svid:
         """Return an agent's own key and certificate, as a thief would find them."""
@@ -98,11 +103,6 @@ def cpu_seconds(pid: int) -> float:
     """Return the processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def memory(pid: int) -> int:
-    """Return the resident bytes of a process."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _beside(mesh: Mesh, application: str) -> Instance:

@@ -151,9 +151,12 @@ class AppConnection(asyncio.Protocol):
         self.usable = False
         call, self.call = self.call, None
         self._pool.forget(self)
-        if call is None or call.cancelled:
-            return
-        if self._parser.until_close and exc is None:
+        if call is not None and not call.cancelled:
+            self._end_with_connection(call, clean=exc is None)
+        self._parser.close()
+
+    def _end_with_connection(self, call: Call, *, clean: bool) -> None:
+        if self._parser.until_close and clean:
             # A response without length ends with the connection (RFC 9112 section 6.3).
             if self._in_parts and call.consumer is not None:
                 call.connection = None

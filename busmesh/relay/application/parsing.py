@@ -110,6 +110,10 @@ class ResponseParser:
         """Begin anew after a response to HEAD: httptools cannot be told that its body never comes."""
         self._parser = httptools.HttpResponseParser(self)
 
+    def close(self) -> None:
+        """Parse nothing more, and let go of the connection: what refers to each other is freed late."""
+        del self._asked, self._parser
+
     def feed(self, data: bytes) -> bytes | None:
         """Take bytes; return what follows a switch to another protocol, None if there was none."""
         self._fed = len(data)

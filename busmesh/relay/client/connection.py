@@ -124,6 +124,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = self._writer.transport = None
+        self._parser.close()
         self._queue.clear()
         self._arriving = None
         self._listener.connections.discard(self)

@@ -198,6 +198,14 @@ class RequestParser:
         """Take nothing more: the connection is at its end."""
         self.failed = True
 
+    def close(self) -> None:
+        """Take nothing more, and let go of whoever is told: the connection is gone.
+
+        What refers to each other waits for the collector, which comes rarely: thousands of connections would.
+        """
+        self.failed = True
+        del self._sink, self._parser, self.on_body
+
     @property
     def in_body(self) -> bool:
         """True while the body of a request is on its way to where it goes."""

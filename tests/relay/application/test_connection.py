@@ -19,7 +19,7 @@ from busmesh.relay.flow import Receiver
 from busmesh.relay.outbox import Outbox
 from busmesh.wire.http import decode_response, encode_response
 from busmesh.wire.stream import Opening, decode_end, encode_end
-from tests.relay.wires import FakeTransport
+from tests.relay.wires import FakeTransport, freed_when_lost
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -364,6 +364,14 @@ def test_a_response_that_closes_is_the_last() -> None:
 
 
 # -- cancelling --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pieces", [[], [OK], [OK[:-1]], [head("Connection: close")], [b"nonsense"]])
+def test_a_connection_that_ends_leaves_nothing_for_the_collector(pieces: list[bytes]) -> None:
+    """An application that closes after each response has one for each request."""
+    desk = ask(*pieces)
+    del desk.connection
+    assert freed_when_lost(desk.transport)
 
 
 def test_cancelling_closes_the_connection_and_tells_nothing() -> None:
