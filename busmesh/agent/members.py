@@ -17,7 +17,7 @@ from busmesh.bus.bus import Bus
 from busmesh.bus.messages import is_no_responders
 from busmesh.errors import BusmeshError
 from busmesh.identity.holder import Identity
-from busmesh.identity.signed import open_signed
+from busmesh.identity.signed import may_be_envelope, open_signed
 from busmesh.members.announcement import PURPOSE, Announcement, State, decode
 from busmesh.members.table import Member, MemberTable
 from busmesh.names import ServiceName, Subjects
@@ -158,7 +158,13 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
             self.sessions.want(endpoint.service, endpoint.instance)
 
     def _on_member(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
-        self.mailbox.tell(Heard(payload), len(payload))
+        self._take(payload)
+
+    def _take(self, payload: bytes) -> None:
+        if may_be_envelope(payload):
+            self.mailbox.tell(Heard(payload), len(payload))
+        else:
+            self._refused.add("not a signed message")
 
     def _on_answer(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
         if is_no_responders(headers):
@@ -168,7 +174,7 @@ class Members(Actor[Follow | Heard | NobodyServes | Lost | BusBack]):
             if service is not None:
                 self.mailbox.tell(NobodyServes(service))
         else:
-            self.mailbox.tell(Heard(payload), len(payload))
+            self._take(payload)
 
     # -- the actor ---------------------------------------------------------------------------------
 

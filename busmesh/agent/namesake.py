@@ -14,7 +14,7 @@ from collections.abc import Callable
 from busmesh.actors.actor import Actor
 from busmesh.errors import BusmeshError
 from busmesh.identity.holder import Identity
-from busmesh.identity.signed import open_signed
+from busmesh.identity.signed import may_be_envelope, open_signed
 from busmesh.members.announcement import PURPOSE, Announcement, decode
 from busmesh.relay.tally import Tally
 
@@ -53,7 +53,7 @@ class Namesake(Actor[bytes]):
 
     def on_message(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
         """Take a message on this instance's member subject."""
-        if not self._over and payload != self._sealed():
+        if not self._over and may_be_envelope(payload) and payload != self._sealed():
             self.mailbox.tell(payload, len(payload))
 
     async def receive(self, message: bytes) -> None:

@@ -14,7 +14,7 @@ from busmesh.actors.actor import Actor
 from busmesh.authority.bucket import TokenBucket
 from busmesh.authority.register import Register
 from busmesh.errors import BusmeshError
-from busmesh.identity.signed import open_signed
+from busmesh.identity.signed import may_be_envelope, open_signed
 from busmesh.identity.verify import Verifier
 from busmesh.members.announcement import MAX_BYTES, PURPOSE, decode
 from busmesh.names import ServiceName, SpiffeId
@@ -59,9 +59,12 @@ class Hearing(Actor[bytes]):
 
     def on_message(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
         """Take an announcement from the bus, if it tells what is not known."""
+        if not may_be_envelope(payload) or len(payload) > _MAX_ENVELOPE:
+            self.refused += 1
+            return
         namespace, service, instance = subject.decode("ascii", "replace").rsplit(".", 3)[1:]
         known = self._register.owner(instance) == str(ServiceName(service, namespace))
-        if not known and len(payload) <= _MAX_ENVELOPE:
+        if not known:
             self.mailbox.tell(payload, len(payload))
 
     async def receive(self, message: bytes) -> None:

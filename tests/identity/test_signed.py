@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from busmesh.errors import BusmeshError, IdentityError, RemoteProtocolError
 from busmesh.identity.ca import CertificateAuthority
 from busmesh.identity.fields import FieldReader, bind, pack
-from busmesh.identity.signed import open_signed, seal_signed
+from busmesh.identity.signed import MAX_ENVELOPE, may_be_envelope, open_signed, seal_signed
 from busmesh.identity.svid import Svid
 from busmesh.identity.verify import Verifier
 from tests.identity.forge import MESH, NOW, svid
@@ -29,6 +29,14 @@ def test_envelope_proves_sender_body_and_time(orders: Svid, verifier: Verifier) 
     signed = open_signed(seal_signed(orders, "member", BODY, NOW + 0.0625), "member", verifier, NOW + 5)
     assert (signed.signer.id, signed.body, signed.time_ms) == (orders.id, BODY, int(NOW * 1000) + 62)
     assert BODY.decode() not in repr(signed)
+
+
+def test_what_may_be_an_envelope_is_told_by_how_it_begins(orders: Svid) -> None:
+    for size in (0, 100, MAX_ENVELOPE - 1000):
+        assert may_be_envelope(seal_signed(orders, "member", bytes(size), NOW))
+    for junk in (b"", b"\x95", b"\x95\x01", b"\x95\x02\xc5", b"\x93\x01\xc4", b"GET / HTTP/1.1\r\n"):
+        assert not may_be_envelope(junk)
+    assert not may_be_envelope(seal_signed(orders, "member", bytes(MAX_ENVELOPE), NOW))
 
 
 def test_heartbeat_costs_one_signature_check(orders: Svid, verifier: Verifier) -> None:
