@@ -15,7 +15,7 @@ import msgpack
 from tests.security.rogue import Rogue
 
 #: Messages in one write.
-BATCH = 50
+BATCH = 20
 
 
 def main(port: str, rate: str, seconds: str, *subjects: str) -> None:
@@ -26,10 +26,10 @@ def main(port: str, rate: str, seconds: str, *subjects: str) -> None:
             if sent >= now * float(rate):
                 time.sleep(0.002)
                 continue
-            for _ in range(BATCH):
-                junk = msgpack.packb([1, sent.to_bytes(16), b"junk" * 50])
-                rogue.publish(subjects[sent % len(subjects)], junk, reply=b"busmesh.local.inbox.rogue.1")
-                sent += 1
+            subject = subjects[sent // BATCH % len(subjects)]
+            payloads = [msgpack.packb([1, (sent + n).to_bytes(16), b"junk" * 50]) for n in range(BATCH)]
+            rogue.publish_all(subject, payloads, b"busmesh.local.inbox.rogue.1")
+            sent += BATCH
         rogue.flush()
     print(json.dumps({"sent": sent, "seconds": time.monotonic() - began}), flush=True)
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 
 from busmesh.bus.login import Login
@@ -71,6 +71,11 @@ class Rogue:
             self._write(b"HPUB %b %b %b\r\n%b%b\r\n" % (name, reply, sizes, headers, payload))
         else:
             self._write(b"PUB %b %b %d\r\n%b\r\n" % (name, reply, len(payload), payload))
+
+    def publish_all(self, subject: str, payloads: Iterable[bytes], reply: bytes) -> None:
+        """Publish many in one write."""
+        name = subject.encode()
+        self._write(b"".join(b"PUB %b %b %d\r\n%b\r\n" % (name, reply, len(p), p) for p in payloads))
 
     def flush(self) -> None:
         """Return when the server has taken everything that was written so far."""
