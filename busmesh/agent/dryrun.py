@@ -29,7 +29,7 @@ from busmesh.policy.revision import PolicySet, fold
 from busmesh.relay.destination.upstream import Knowledge
 from busmesh.relay.destination.upstreams import Upstreams
 from busmesh.relay.outbound.outbound import Beside
-from busmesh.relay.tally import Tally
+from busmesh.telemetry.tally import Tally
 
 log = logging.getLogger(__name__)
 

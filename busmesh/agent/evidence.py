@@ -24,7 +24,7 @@ from busmesh.members.versioned import unpacked
 from busmesh.names import ServiceName, SpiffeId, Subjects
 from busmesh.relay.destination.destination import Destination
 from busmesh.relay.destination.upstreams import Upstreams
-from busmesh.relay.tally import Tally
+from busmesh.telemetry.tally import Tally
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from busmesh.identity.holder import Identity
 from busmesh.identity.signed import open_signed, seal_signed
 from busmesh.members.versioned import unpacked
 from busmesh.names import MAX_WORKERS, SpiffeId, Subjects
-from busmesh.relay.tally import Tally
+from busmesh.telemetry.tally import Tally
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from busmesh.relay.destination.upstream import Endpoint, Knowledge
 from busmesh.relay.destination.upstreams import Upstreams
 from busmesh.relay.session.handshakes import lot
 from busmesh.relay.session.opening import Sessions
-from busmesh.relay.tally import Tally
+from busmesh.telemetry.tally import Tally
 from busmesh.wire.frame import Session
 
 log = logging.getLogger(__name__)

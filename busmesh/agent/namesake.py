@@ -16,7 +16,7 @@ from busmesh.errors import BusmeshError
 from busmesh.identity.holder import Identity
 from busmesh.identity.signed import may_be_envelope, open_signed
 from busmesh.members.announcement import PURPOSE, Announcement, decode
-from busmesh.relay.tally import Tally
+from busmesh.telemetry.tally import Tally
 
 #: An announcement older than this proves nothing about now; the next one comes within a second.
 MAX_AGE_S = 30.0

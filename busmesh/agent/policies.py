@@ -27,7 +27,7 @@ from busmesh.members.acknowledgement import Acknowledgement
 from busmesh.policy.compile import Caller, compile_set
 from busmesh.policy.revision import EMPTY, PolicySet, RevisionRefused, fold
 from busmesh.policy.snapshot import Snapshot
-from busmesh.relay.tally import Tally
+from busmesh.telemetry.tally import Tally
 
 log = logging.getLogger(__name__)
 

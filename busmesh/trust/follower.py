@@ -21,7 +21,7 @@ from busmesh.errors import BusmeshError, Denied
 from busmesh.identity.trustlog import Taken, TrustState, entry_key
 from busmesh.identity.verify import Verifier
 from busmesh.names import Subjects
-from busmesh.relay.tally import Tally
+from busmesh.telemetry.tally import Tally
 from busmesh.trust.store import TrustStore
 
 log = logging.getLogger(__name__)

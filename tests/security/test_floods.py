@@ -13,7 +13,7 @@ import pytest
 from busmesh.members.announcement import Announcement, State
 from busmesh.members.table import MemberTable
 from busmesh.names import ServiceName, SpiffeId
-from busmesh.relay.tally import Tally
+from busmesh.telemetry.tally import Tally
 from tests.security.rogue import Rogue
 from tests.support.bus import NatsServer
 from tests.support.client import Caller

@@ -28,8 +28,8 @@ from busmesh.relay.inbound.access import Access
 from busmesh.relay.inbound.peer import Peer
 from busmesh.relay.inbound.work import Observer, Work
 from busmesh.relay.replies import Replies
-from busmesh.relay.tally import Tally
 from busmesh.relay.ticker import Ticker
+from busmesh.telemetry.tally import Tally
 from busmesh.telemetry.tracecontext import TRACE_ID_IN_BLOCK
 from busmesh.wire.frame import OVERHEAD, FrameError, Kind, Session, read_header, unknown_session
 from busmesh.wire.http import Refusal, WireRequest, decode_request, encode_refusal, encode_response

@@ -20,7 +20,7 @@ from busmesh.identity.holder import Identity
 from busmesh.names import SpiffeId, Subjects
 from busmesh.relay.replies import Replies
 from busmesh.relay.session.handshakes import pack, unpack, worker_of
-from busmesh.relay.tally import Tally
+from busmesh.telemetry.tally import Tally
 from busmesh.wire.frame import Session
 
 log = logging.getLogger(__name__)

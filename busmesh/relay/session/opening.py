@@ -12,12 +12,12 @@ from typing import Any
 import msgpack
 
 from busmesh.bus.bus import Bus
-from busmesh.bus.repeats import Repeats
 from busmesh.errors import BusmeshError, RemoteProtocolError
 from busmesh.identity.handshake import Handshake
 from busmesh.identity.holder import Identity
 from busmesh.names import ServiceName, SpiffeId, Subjects
 from busmesh.relay.session.handshakes import lot, number_of, pack, unpack
+from busmesh.telemetry.repeats import Repeats
 from busmesh.wire.frame import Session
 
 log = logging.getLogger(__name__)

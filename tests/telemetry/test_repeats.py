@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from busmesh.bus.repeats import LONGEST_S, Repeats
+from busmesh.telemetry.repeats import LONGEST_S, Repeats
 
 
 def times(repeats: Repeats, text: str, begin: int, end: int) -> list[int]:

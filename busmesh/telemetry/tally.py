@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from busmesh.bus.repeats import Repeats
+from busmesh.telemetry.repeats import Repeats
 
 #: Seconds between two lines about the same thing; more each time that the reason is the same.
 PAUSE_S = 5.0
