@@ -17,6 +17,7 @@ from busmesh.identity.revisions import MAX_ENTRY, check_author, check_scope
 from busmesh.identity.signed import open_signed, seal_signed
 from busmesh.identity.svid import Svid
 from busmesh.identity.verify import Verifier
+from busmesh.members.versioned import unpack_nested
 from busmesh.policy.revision import MAX_REVISION, Revision
 
 PURPOSE = "policy.dryrun"
@@ -77,8 +78,8 @@ def open_dry_run(entry: bytes, verifier: Verifier, now: float) -> DryRun:
     if not signer.operator:  # before anything nested is decoded
         raise IdentityError(f"{signer} asked for a dry run and is no operator", code="BM4301")
     try:
-        fields = msgpack.unpackb(signed.body)
-    except (ValueError, msgpack.UnpackException, RecursionError):
+        fields = unpack_nested(signed.body)
+    except ValueError:
         raise _unreadable() from None
     if not (isinstance(fields, list) and len(fields) == 4 and fields[0] == VERSION):
         raise _unreadable()

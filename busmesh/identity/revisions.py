@@ -15,6 +15,7 @@ from busmesh.identity.profile import CLOCK_SKEW_S, MAX_CERTIFICATE
 from busmesh.identity.signed import open_signed, seal_signed
 from busmesh.identity.svid import Svid
 from busmesh.identity.verify import Verified, Verifier
+from busmesh.members.versioned import unpack_nested
 from busmesh.policy.revision import MAX_REVISION, Revision
 from busmesh.policy.validate import addressed
 
@@ -107,8 +108,8 @@ def _check_reach(signer: Verified, revision: Revision) -> None:
 
 def _unpack(body: bytes) -> Any:
     try:
-        fields = msgpack.unpackb(body)
-    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+        fields = unpack_nested(body)
+    except ValueError as error:
         raise _unreadable(type(error).__name__) from None
     if not (isinstance(fields, list) and len(fields) == 2):
         raise _unreadable("not a pair of version and fields")
