@@ -103,7 +103,7 @@ class DryRuns(Actor[Asked]):
             self._refused.add(error)
             return
         if dry_run.revision is None:
-            if dry_run.id == self._name:
+            if dry_run.id == self._name and self._comparison is not None:
                 self._end("ended", "", "by the operator")
             self._remember(dry_run.id)
         elif dry_run.id != self._name and dry_run.id not in self._ended:

@@ -117,7 +117,7 @@ class Reports:
         known = self.latest.get(who)
         if known is None and len(self.latest) >= MAX_REPORTERS:
             self.dropped += 1
-        elif known is None or known.stand == "comparing" or report.stand != "comparing":
+        elif known is None or known.stand == "comparing":  # what has ended keeps the reason it ended for
             self.latest[who] = report
 
     def over(self, expected: Collection[Who]) -> bool:

@@ -241,6 +241,8 @@ def test_a_revision_in_force_ends_it(agent: Agent) -> None:
     agent.begin()
     agent.actor.policies_changed()
     assert (agent.beside, agent.report.stand, agent.report.code) == (None, "ended", "BM2314")
+    agent.end()
+    assert agent.report.code == "BM2314", "an operator who ends what is over learns nothing else"
 
 
 def test_what_does_not_follow_is_refused(agent: Agent) -> None:
@@ -293,6 +295,7 @@ def test_only_what_an_agent_itself_signed_counts(ca: CertificateAuthority) -> No
     send(web, seen=1)
     send(web, seen=9, stand="ended")
     send(web, seen=2)
+    send(web, seen=3, stand="ended")
     assert {who: report.seen for who, report in reports.latest.items()} == {(WEB, "web-0"): 9}
     assert reports.over([(WEB, "web-0")])
     assert not reports.over([(WEB, "web-0"), (ORDERS, "orders-0")])
